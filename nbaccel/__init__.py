@@ -1,0 +1,38 @@
+"""Train on every device of the machine from a notebook cell.
+
+`import nbaccel` is light: it imports neither torch nor IPython. Public names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbaccel.notebook.extension import load_ipython_extension, unload_ipython_extension
+    from nbaccel.notebook.launcher import debug_launcher, notebook_launcher
+    from nbaccel.runtime.accelerator import Accelerator
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Accelerator": "nbaccel.runtime.accelerator",
+    "debug_launcher": "nbaccel.notebook.launcher",
+    "notebook_launcher": "nbaccel.notebook.launcher",
+    "load_ipython_extension": "nbaccel.notebook.extension",
+    "unload_ipython_extension": "nbaccel.notebook.extension",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nbaccel' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,69 @@
+"""`nbaccel env`: what exists, and what is configured."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from nbaccel import __version__
+from nbaccel.config import Resolved, resolve
+from nbaccel.config.schema import KEYS
+from nbaccel.machine import Machine, probe
+
+PACKAGES = ("torch", "ipython", "ipywidgets")
+
+
+@click.command("env")
+def command() -> None:
+    """Show what exists on this machine, and the resolved configuration with the origin of each value."""
+    for line in describe_machine(probe()):
+        click.echo(line)
+    click.echo(f"\npython      {platform.python_version()}\nnbaccel     {__version__}")
+    for package in PACKAGES:
+        click.echo(f"{package:<11} {installed_version(package)}")
+    click.echo()
+    for line in describe_configuration(resolve()):
+        click.echo(line)
+
+
+def describe_machine(machine: Machine) -> Iterator[str]:
+    """One line per fact, one per device."""
+    yield f"platform    {machine.platform}"
+    yield f"cores       {machine.usable_cores} usable, {machine.physical_cores} of them physical"
+    yield f"memory      {_gib(machine.memory_bytes)}"
+    devices = list(_devices(machine)) or ["cpu"]
+    yield f"devices     {devices[0]}"
+    for device in devices[1:]:
+        yield f"            {device}"
+
+
+def describe_configuration(resolved: Resolved) -> Iterator[str]:
+    """One line per key: its value and where it came from."""
+    width = max(map(len, KEYS))
+    for key in KEYS:
+        yield f"{key:<{width}} = {getattr(resolved.config, key)!r}  from {resolved.origin(key).place}"
+
+
+def installed_version(package: str) -> str:
+    """Version of a distribution by its metadata (nothing is imported), or the words `not installed`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _devices(machine: Machine) -> Iterator[str]:
+    for gpu in machine.gpus:
+        size = f", {_gib(gpu.memory_bytes)}" if gpu.memory_bytes else ""
+        yield f"cuda:{gpu.index}  {gpu.name or 'GPU'}{size} (CUDA_VISIBLE_DEVICES={gpu.visible_id})"
+    if machine.tpu_chips:
+        yield f"tpu  {machine.tpu_kind}, {machine.tpu_chips} chip{'s' if machine.tpu_chips > 1 else ''}"
+    if machine.has_mps:
+        yield "mps"
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,196 @@
+"""Every error that a user of nbaccel can meet.
+
+    NbaccelError
+    ├── ConfigError (ValueError)       a key or value of the configuration makes no sense
+    ├── PlanError (ValueError)         the wish is well formed, but this machine or this combination cannot do it
+    ├── CallError (TypeError)          a function was called with arguments that it does not take
+    ├── MissingExtraError (ImportError)  an optional package is needed
+    ├── ShipError (TypeError)          a value cannot travel between the kernel and a worker
+    ├── StateError (RuntimeError)      the right call at the wrong moment
+    └── RunError (RuntimeError)        a run on workers did not end well
+        ├── WorkerError                the user's code raised in a worker
+        ├── WorkerDiedError            a worker process ended without an answer
+        ├── LaunchError                worker processes could not be started
+        └── RunTimeoutError (TimeoutError)  the run took longer than its `timeout`
+
+Each message has three parts: what was written, what is possible, what to do now.
+"""
+
+from __future__ import annotations
+
+import difflib
+import signal as signals
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+class NbaccelError(Exception):
+    """Base of all errors that nbaccel raises on purpose."""
+
+
+class ConfigError(NbaccelError, ValueError):
+    """A configuration key or value is wrong; says what was written, where, and what is possible."""
+
+    def __init__(self, written: str, place: str, possible: str, meant: str | None = None) -> None:
+        self.written, self.place, self.possible, self.meant = written, place, possible, meant
+        hint = f" Did you mean {meant!r}?" if meant else ""
+        super().__init__(f"{written} ({place}) is not valid. Possible: {possible}.{hint}")
+
+
+class PlanError(NbaccelError, ValueError):
+    """The configuration is well formed, but cannot be carried out here."""
+
+    def __init__(self, wish: str, obstacle: str, remedy: str) -> None:
+        self.wish, self.obstacle, self.remedy = wish, obstacle, remedy
+        super().__init__(f"{wish}: {obstacle} {remedy}")
+
+
+class CallError(NbaccelError, TypeError):
+    """A function of nbaccel was called in a way that cannot work."""
+
+
+class MissingExtraError(NbaccelError, ImportError):
+    """An optional package is missing; the message holds the line that installs it."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        self.package, self.install = package, install
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed. Run: {install}", name=package)
+
+
+class ShipError(NbaccelError, TypeError):
+    """A value cannot be sent to the workers or back; names the culprit and what to do."""
+
+    def __init__(self, path: str, type_name: str, reason: str, remedy: str) -> None:
+        self.path, self.type_name, self.reason, self.remedy = path, type_name, reason, remedy
+        super().__init__(f"{path} (a {type_name}) cannot be sent: {reason}. {remedy}")
+
+
+class StateError(NbaccelError, RuntimeError):
+    """The call is right, but not now (a second launch in a worker, a closed session)."""
+
+
+class RunError(NbaccelError, RuntimeError):
+    """A run on workers did not end well.
+
+    Attributes:
+        rank: rank of the worker that failed first, None when no single one did.
+        exceptions: what each failed rank reported, by rank.
+    """
+
+    rank: int | None = None
+    exceptions: Mapping[int, RemoteFailure] = {}
+
+
+class LaunchError(RunError):
+    """Worker processes could not be started."""
+
+
+class RunTimeoutError(RunError, TimeoutError):
+    """The run took longer than its `timeout` (seconds)."""
+
+    def __init__(self, timeout_s: float, unfinished: Sequence[int]) -> None:
+        self.timeout_s, self.unfinished = timeout_s, tuple(unfinished)
+        super().__init__(
+            f"the run took longer than timeout={timeout_s:g} s and was stopped; "
+            f"{name_ranks(unfinished)} had not finished. Raise `timeout`, or leave it out to wait for ever."
+        )
+
+
+@dataclass(frozen=True)
+class RemoteFailure:
+    """What a rank reported of the exception that ended its code.
+
+    Attributes:
+        rank: the rank that raised.
+        type_name: class of the exception, with its module unless that is builtins.
+        message: `str(exception)`.
+        traceback: lines as they are to be shown, colours included, source lines included.
+        time_s: monotonic time at which it was raised; comparable between ranks of one machine.
+        exception: the exception itself, where it could be rebuilt here.
+        collateral: true when it most likely only followed from another rank's failure.
+    """
+
+    rank: int
+    type_name: str
+    message: str
+    traceback: tuple[str, ...]
+    time_s: float
+    exception: BaseException | None = field(default=None, compare=False)
+    collateral: bool = False
+
+    @property
+    def summary(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class WorkerError(RunError):
+    """The user's code raised in one or more workers; the first failure in time is on top."""
+
+    def __init__(self, failures: Iterable[RemoteFailure], world_size: int) -> None:
+        ordered = sorted(failures, key=lambda failure: (failure.collateral, failure.time_s))
+        self.first = ordered[0]
+        self.rank = self.first.rank
+        self.exceptions = {failure.rank: failure for failure in ordered}
+        self.world_size = world_size
+        super().__init__("\n".join(self._headlines()))
+        self.__cause__ = self.first.exception
+
+    def _headlines(self) -> list[str]:
+        same = [rank for rank, failure in self.exceptions.items() if failure.summary == self.first.summary]
+        lines = [f"{name_ranks(same)} of {self.world_size} failed: {self.first.summary}"]
+        for rank, failure in self.exceptions.items():
+            if rank not in same:
+                note = "  (followed from the failure above)" if failure.collateral else ""
+                lines.append(f"rank {rank}: {failure.summary}{note}")
+        return lines
+
+    def _render_traceback_(self) -> list[str]:
+        """Lines that IPython shows: the remote traceback is what helps, not the launcher's frames."""
+        return [*self.first.traceback, *self._headlines()]
+
+
+class WorkerDiedError(RunError):
+    """A worker process ended without an answer: killed, crashed or exited."""
+
+    def __init__(self, rank: int, status: int | None, last_output: str) -> None:
+        self.rank, self.status, self.last_output = rank, status, last_output
+        tail = f"\nIts last output:\n{last_output.rstrip()}" if last_output.strip() else "\nIt printed nothing."
+        super().__init__(f"rank {rank} {describe_exit(status)}{tail}")
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+_LIKELY_CAUSES = {
+    signals.SIGKILL: "most likely the system ran out of memory, or somebody killed it",
+    signals.SIGSEGV: "a crash in C code",
+    signals.SIGBUS: "a crash in C code, or a full shared memory or disk",
+    signals.SIGABRT: "C code gave up, see its last output",
+    signals.SIGTERM: "somebody asked it to end",
+}
+
+
+def describe_exit(status: int | None) -> str:
+    """Says in words how a process ended: `status` as from `Popen.returncode`, None when nobody knows."""
+    if status is None:
+        return "disappeared, and the process that watches over it with it."
+    if status < 0:
+        number = signals.Signals(-status)
+        cause = _LIKELY_CAUSES.get(number)
+        return f"was killed by {number.name}{f': {cause}' if cause else ''}."
+    return f"called exit with code {status} before it had answered."
+
+
+def name_ranks(ranks: Sequence[int]) -> str:
+    """`rank 3`, `ranks 0 and 2`, `ranks 0, 1 and 2`."""
+    names = [str(rank) for rank in sorted(ranks)]
+    if len(names) == 1:
+        return f"rank {names[0]}"
+    return f"ranks {', '.join(names[:-1])} and {names[-1]}"
+
+
+def nearest(written: object, possible: Iterable[str]) -> str | None:
+    """The legal word that was probably meant, or None."""
+    by_lower = {word.lower(): word for word in possible}
+    close = difflib.get_close_matches(str(written).lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None

@@ -1,0 +1,37 @@
+"""How a fresh interpreter is called: with what is installed, and without the files that lie beside the notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+_HOME = str(Path(__file__).resolve().parents[2])
+"""The folder that holds the nbaccel package."""
+_INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def installed_path() -> list[str]:
+    """`sys.path` without local folders: a `random.py` beside the notebook must not become part of the zygote."""
+    script = sys.argv[0] if sys.argv and sys.argv[0] else os.curdir
+    local = {os.path.realpath(os.getcwd()), os.path.dirname(os.path.realpath(script))}
+    kept = [entry for entry in sys.path if entry and (is_installed(entry) or os.path.realpath(entry) not in local)]
+    return kept if _HOME in kept else [*kept, _HOME]
+
+
+def is_installed(path: str) -> bool:
+    """Whether a file or folder belongs to the interpreter or an installed package."""
+    return path.startswith(_INSTALLED)
+
+
+def fresh_interpreter(module: str, arguments: Sequence[int]) -> list[str]:
+    """Command line that runs a module of nbaccel, whatever the kernel's path and working folder."""
+    words = [module, *map(str, arguments)]
+    script = (
+        f"import sys; sys.path[:] = {json.dumps(installed_path())}; sys.argv[:] = {json.dumps(words)}; "
+        f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
+    )
+    return [sys.executable, "-c", script]

@@ -1,0 +1,84 @@
+"""A job: one running call. Its thread does the work; whoever waits for it sees what comes and gets what came out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+from nbaccel.config import Resolved
+from nbaccel.launch.call import Call
+from nbaccel.launch.output import Policy
+from nbaccel.launch.seam import starter_for
+from nbaccel.launch.stopping import INTERRUPT, NOW
+from nbaccel.launch.supervisor import Supervisor
+from nbaccel.launch.team import Surroundings, start_team
+from nbaccel.plan import Plan
+
+_LAG = 256
+"""Pieces of output that may wait to be shown before workers are made to wait."""
+
+
+class Job:
+    """A call on fresh workers, from their start to their end."""
+
+    def __init__(self, call: Call, plan: Plan, resolved: Resolved, policy: Policy, colors: str, attempt: int = 0) -> None:
+        self._call, self._plan, self._resolved, self._policy = call, plan, resolved, policy
+        self._around = Surroundings.now(colors)
+        self._attempt = attempt
+        self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._supervisor: Supervisor | None = None
+        self._problem: BaseException | None = None
+        self._stops = 0
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread that starts the workers."""
+        threading.Thread(target=self._run, name="nbaccel-job", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            workers = start_team(
+                starter_for(self._plan.launcher), self._plan, self._resolved, self._around, self._attempt
+            )
+            supervisor = Supervisor(workers, self._call, self._policy, self._resolved.config.timeout)
+            self._supervisor = supervisor
+            if self._stops:
+                supervisor.stop(INTERRUPT)
+            supervisor.run(self._events.put, lambda: self._events.qsize() < _LAG)
+        except BaseException as error:  # noqa: BLE001 - raised again by result(), in the thread that waits
+            self._problem = error
+        finally:
+            self._ended.set()
+            self._events.put(None)
+
+    def next_event(self) -> object:
+        """Waits for the next thing to be seen: a (stream, text) pair, a (rank, Shown) pair, None at the end."""
+        return self._events.get()
+
+    def stop(self) -> None:
+        """Interrupt the run; the second time, kill it."""
+        self._stops += 1
+        if self._supervisor is not None:
+            self._supervisor.stop(INTERRUPT if self._stops == 1 else NOW)
+
+    def done(self) -> bool:
+        return self._ended.is_set()
+
+    def result(self) -> dict[int, Any]:
+        """What each rank gave back, once the job has ended; trained weights are copied home on the way.
+
+        Raises:
+            KeyboardInterrupt: the job was stopped.
+            RunError: it did not end well.
+        """
+        self._ended.wait()
+        if self._problem is not None:
+            raise self._problem
+        assert self._supervisor is not None, "a job that ended without a problem had a supervisor"
+        if self._supervisor.interrupted:
+            raise KeyboardInterrupt
+        error = self._supervisor.error()
+        if error is not None:
+            raise error
+        return {rank: self._call.receive(parcel) for rank, parcel in sorted(self._supervisor.parcels().items())}

@@ -1,0 +1,129 @@
+"""Whose text the cell shows, and how it is labelled. Pure: text of ranks in, text of the cell out."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+HOLD_S = 0.3
+"""How long a line of another rank waits for rank 0 to print the same."""
+_REMEMBERED_LINES = 10_000
+
+Shown = list[tuple[int, str]]
+"""Pieces for the cell: stream (1 or 2) and text."""
+
+
+class Policy:
+    """Shows rank 0 alone; the base of the others."""
+
+    def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
+        self._label = label
+
+    def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
+        """Text of a rank. Returns what the cell shows now."""
+        return [(stream, text)] if rank == 0 else []
+
+    def tick(self, now: float) -> Shown:
+        """What has waited long enough."""
+        return []
+
+    def finish(self) -> Shown:
+        """What is left at the end."""
+        return []
+
+
+class _Lines:
+    """Cuts the text of one stream of one rank into lines; of a progress bar's states only the last one counts."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, text: str) -> list[str]:
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._rest = self._rest[self._rest.rfind("\r") + 1 :] if "\r" in self._rest[:-1] else self._rest
+        return [line.rstrip("\r").rpartition("\r")[2] + "\n" for line in lines]
+
+    def finish(self) -> list[str]:
+        rest, self._rest = self._rest, ""
+        return [f"{rest}\n"] if rest.strip() else []
+
+
+class All(Policy):
+    """Shows every rank's lines, those of the others with a label."""
+
+    def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
+        super().__init__(label)
+        self._lines: dict[tuple[int, int], _Lines] = {}
+
+    def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
+        if rank == 0:
+            return [(stream, text)]
+        lines = self._lines.setdefault((rank, stream), _Lines()).feed(text)
+        return self._others(rank, stream, lines, now)
+
+    def finish(self) -> Shown:
+        shown: Shown = []
+        for (rank, stream), lines in self._lines.items():
+            shown += self._others(rank, stream, lines.finish(), float("inf"))
+        return shown
+
+    def _others(self, rank: int, stream: int, lines: list[str], now: float) -> Shown:
+        return [(stream, self._label(rank) + line) for line in lines]
+
+
+class Auto(All):
+    """Shows rank 0 as it is, and of the other ranks the lines that rank 0 does not print too."""
+
+    def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
+        super().__init__(label)
+        self._of_main: dict[int, _Lines] = {1: _Lines(), 2: _Lines()}
+        self._printed: dict[int, Counter[str]] = {}
+        self._recent: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._held: deque[tuple[float, int, int, str]] = deque()
+
+    def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
+        if rank != 0:
+            return super().feed(rank, stream, text, now)
+        for line in self._of_main[stream].feed(text):
+            self._note(line)
+        return [(stream, text)]
+
+    def tick(self, now: float) -> Shown:
+        shown: Shown = []
+        while self._held and self._held[0][0] + HOLD_S <= now:
+            _, rank, stream, line = self._held.popleft()
+            if not self._is_echo(rank, line):
+                shown.append((stream, self._label(rank) + line))
+        return shown
+
+    def finish(self) -> Shown:
+        for lines in self._of_main.values():
+            for line in lines.finish():
+                self._note(line)
+        super().finish()
+        return self.tick(float("inf"))
+
+    def _others(self, rank: int, stream: int, lines: list[str], now: float) -> Shown:
+        held_since = 0.0 if now == float("inf") else now
+        self._held += [(held_since, rank, stream, line) for line in lines if line.strip()]
+        return []
+
+    def _note(self, line: str) -> None:
+        self._recent.append(line)
+        for seen in self._printed.values():
+            seen[line] += 1
+
+    def _is_echo(self, rank: int, line: str) -> bool:
+        if rank not in self._printed:
+            self._printed[rank] = Counter(self._recent)
+        seen = self._printed[rank]
+        if seen[line] <= 0:
+            return False
+        seen[line] -= 1
+        return True
+
+
+def policy_for(mode: str, label: Callable[[int], str] | None = None) -> Policy:
+    """The policy that the configuration names: `auto`, `all` or `main`."""
+    kinds: dict[str, type[Policy]] = {"auto": Auto, "all": All, "main": Policy}
+    return kinds[mode]() if label is None else kinds[mode](label)

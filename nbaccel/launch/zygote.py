@@ -1,0 +1,146 @@
+"""The kernel's side of the zygote: start it in the background, keep it, ask it for workers, tell it what to import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import ModuleType
+from typing import IO
+
+from nbaccel.errors import LaunchError
+from nbaccel.launch.interpreter import fresh_interpreter, is_installed
+from nbaccel.launch.seam import ProcessHandle, Starter, WorkerEnds
+from nbaccel.wire.channel import Channel
+from nbaccel.wire.messages import Fork, Preload
+
+
+class Zygote:
+    """One running zygote process, held by a thread of its own.
+
+    The thread must live as long as the process: the system ties the zygote's life to the thread that started it.
+    """
+
+    def __init__(self) -> None:
+        self._channel: Future[Channel] = Future()
+        self._followed: set[str] = set()
+        self._log: IO[bytes] = tempfile.TemporaryFile(prefix="nbaccel-zygote-")  # noqa: SIM115 - lives as long as self
+        self.pid: int | None = None
+        self.ended = False
+        threading.Thread(target=self._keep, name="nbaccel-zygote", daemon=True).start()
+
+    def _keep(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            process, alive, end = self._start()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the channel
+            self.ended = True
+            self._channel.set_exception(LaunchError(f"the zygote could not be started: {error}"))
+            return
+        self.pid = process.pid
+        self._channel.set_result(Channel(end))
+        process.wait()
+        self.ended = True
+        os.close(alive)
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], int, socket.socket]:
+        mine, theirs = socket.socketpair()
+        watched, alive = os.pipe()
+        descriptors = (theirs.fileno(), watched)
+        process = subprocess.Popen(
+            fresh_interpreter("nbaccel.worker.zygote", (*descriptors, os.getpid())),
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # out of the kernel's group: a graceful restart does not wait for it
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would be running when the zygote forks
+        )
+        theirs.close()
+        os.close(watched)
+        return process, alive, mine
+
+    def fork(self, ends: WorkerEnds) -> ProcessHandle:
+        """Ask for one worker; returns before it exists. Raises OSError when the zygote is gone."""
+        channel = self._channel.result()
+        status, report = os.pipe()
+        try:
+            channel.send(Fork(), (ends.channel, ends.stdout, ends.stderr, report))
+        except OSError:
+            os.close(status)
+            raise
+        finally:
+            os.close(report)
+        return ProcessHandle(status, self.log)
+
+    def follow(self, modules: Mapping[str, ModuleType]) -> None:
+        """Tell the zygote which installed modules the kernel has imported since it was last told."""
+        new = [name for name in installed_modules(modules) if name not in self._followed]
+        if not new or not self._channel.done() or self.ended:
+            return
+        self._followed.update(new)
+        self._channel.result().send(Preload(tuple(new)))
+
+    def log(self) -> str:
+        """What the zygote process has printed."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def stop(self) -> None:
+        """Close the channel; the zygote ends, and all below it."""
+        if self._channel.done() and self._channel.exception() is None:
+            self._channel.result().close()
+
+
+def installed_modules(modules: Mapping[str, ModuleType]) -> list[str]:
+    """Names of those modules that come from an installed package, in the order of their import; never local ones."""
+    found = []
+    for name, module in list(modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        if isinstance(origin, str) and is_installed(origin) and module.__name__ == name:
+            found.append(name)
+    return found
+
+
+_lock = threading.Lock()
+_shared: tuple[int, Zygote] | None = None
+
+
+def shared() -> Zygote:
+    """This process's zygote; starts one, in the background, if there is none or the last one is gone."""
+    global _shared
+    with _lock:
+        if _shared is None or _shared[0] != os.getpid() or _shared[1].ended:
+            _shared = (os.getpid(), Zygote())
+        return _shared[1]
+
+
+def current() -> Zygote | None:
+    """This process's zygote if it has one."""
+    return _shared[1] if _shared is not None and _shared[0] == os.getpid() and not _shared[1].ended else None
+
+
+class ZygoteStarter(Starter):
+    """Workers forked from the warm zygote: milliseconds each, and safe whatever the kernel did before."""
+
+    def start(self, ends: WorkerEnds) -> ProcessHandle:
+        zygote = shared()
+        zygote.follow(sys.modules)
+        try:
+            return zygote.fork(ends)
+        except OSError:  # it died since the last launch: the next one is as good
+            _forget(zygote)
+            return shared().fork(ends)
+
+
+def _forget(zygote: Zygote) -> None:
+    global _shared
+    with _lock:
+        if _shared is not None and _shared[1] is zygote:
+            _shared = None

@@ -1,0 +1,104 @@
+"""The decision about a launch: pure, made once, before any process exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nbaccel.config import RunConfig
+from nbaccel.errors import PlanError
+from nbaccel.machine import Gpu, Machine
+from nbaccel.plan.parts import check_precision, choose_device
+from nbaccel.plan.plan import Plan, Rendezvous
+
+MOST_DEFAULT_CPU_WORKERS = 4
+"""More processes rarely help on a CPU, whose operators have threads of their own."""
+
+
+def decide(config: RunConfig, machine: Machine) -> Plan:
+    """Settle launcher, device, number of workers and threads.
+
+    Args:
+        config: what was asked, checked.
+        machine: what exists.
+
+    Raises:
+        PlanError: the wish cannot be carried out on this machine; says what stands in the way and what is possible.
+    """
+    device = choose_device(config, machine)
+    check_precision(config, device)
+    gpus = _chosen_gpus(config, machine) if device == "cuda" else ()
+    local = _workers_here(config, machine, device, gpus)
+    _check_machines(config)
+    if config.start_method == "inline" and (local > 1 or config.num_machines > 1):
+        raise PlanError(
+            f"start_method='inline' with num_processes={config.num_processes}",
+            "code that runs in the kernel itself is one process.",
+            "Use num_processes=1, or start_method='zygote'.",
+        )
+    return Plan(
+        launcher=config.start_method,
+        device=device,
+        world_size=local * config.num_machines,
+        local_world_size=local,
+        machine_rank=config.machine_rank,
+        threads_per_worker=max(1, machine.usable_cores // local),
+        visible_gpus=",".join(gpu.visible_id for gpu in gpus) if gpus else None,
+        rendezvous=_rendezvous(config),
+    )
+
+
+def _chosen_gpus(config: RunConfig, machine: Machine) -> Sequence[Gpu]:
+    if config.gpu_ids is None or config.gpu_ids == "all":
+        return machine.gpus
+    wish = f"gpu_ids={','.join(map(str, config.gpu_ids))}"
+    possible = f"Visible here: 0 to {len(machine.gpus) - 1}."
+    for index in config.gpu_ids:
+        if not 0 <= index < len(machine.gpus):
+            raise PlanError(wish, f"there is no GPU {index}.", possible)
+    if len(set(config.gpu_ids)) < len(config.gpu_ids) or not config.gpu_ids:
+        raise PlanError(wish, "each GPU must be named once.", possible)
+    return [machine.gpus[index] for index in config.gpu_ids]
+
+
+def _workers_here(config: RunConfig, machine: Machine, device: str, gpus: Sequence[Gpu]) -> int:
+    most = {"cuda": len(gpus), "mps": 1}.get(device)
+    if config.num_processes is None:
+        return _default_workers(config, machine, most)
+    wish = f"num_processes={config.num_processes}"
+    here, rest = divmod(config.num_processes, config.num_machines)
+    if rest:
+        raise PlanError(wish, f"it cannot be split evenly over num_machines={config.num_machines}.", "Use a multiple.")
+    if most is not None and here > most:
+        raise PlanError(
+            wish,
+            f"there {'is' if most == 1 else 'are'} {most} {device.upper()} device{'' if most == 1 else 's'} to use.",
+            f"Use num_processes={most * config.num_machines} or less, or use_cpu=True.",
+        )
+    return here
+
+
+def _default_workers(config: RunConfig, machine: Machine, devices: int | None) -> int:
+    if config.start_method == "inline":
+        return 1
+    return devices or max(1, min(machine.physical_cores, MOST_DEFAULT_CPU_WORKERS))
+
+
+def _check_machines(config: RunConfig) -> None:
+    if config.machine_rank >= config.num_machines:
+        raise PlanError(
+            f"machine_rank={config.machine_rank}",
+            f"with num_machines={config.num_machines} there is no such machine.",
+            f"Possible: 0 to {config.num_machines - 1}.",
+        )
+
+
+def _rendezvous(config: RunConfig) -> Rendezvous | None:
+    if config.num_machines == 1:
+        return None
+    if not config.main_process_ip or not config.main_process_port:
+        raise PlanError(
+            f"num_machines={config.num_machines}",
+            "the machines must know where to meet.",
+            "Give main_process_ip and main_process_port (master_addr and use_port in notebook_launcher) of machine 0.",
+        )
+    return Rendezvous(config.main_process_ip, config.main_process_port)

@@ -1,0 +1,54 @@
+"""The plan: what a launch will do, as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbaccel.plan.parts import Topology
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks of several machines meet; ranks of one machine meet on a loopback socket of the kernel's choice.
+
+    Attributes:
+        host: name or address of machine 0.
+        port: TCP port on machine 0.
+    """
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a launch will do.
+
+    Attributes:
+        launcher: `zygote`, `spawn` or `inline`.
+        device: kind of the device of each worker: `cpu`, `cuda` or `mps`.
+        world_size: workers over all machines.
+        local_world_size: workers on this machine.
+        machine_rank: which machine this is.
+        threads_per_worker: threads for torch's CPU operators in each worker.
+        visible_gpus: the value of CUDA_VISIBLE_DEVICES for the workers, None to leave it alone.
+        rendezvous: where several machines meet, None for one machine.
+    """
+
+    launcher: str
+    device: str
+    world_size: int
+    local_world_size: int
+    machine_rank: int = 0
+    threads_per_worker: int = 1
+    visible_gpus: str | None = None
+    rendezvous: Rendezvous | None = None
+
+    def topology(self, local_rank: int) -> Topology:
+        """Position of one of this machine's workers among all."""
+        return Topology(
+            rank=self.machine_rank * self.local_world_size + local_rank,
+            world_size=self.world_size,
+            local_rank=local_rank,
+            local_world_size=self.local_world_size,
+        )

@@ -1,0 +1,34 @@
+"""Gathering results of an evaluation without the samples that only filled up the last round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nbaccel.runtime.collectives import gather, gather_object
+from nbaccel.runtime.nested import leaves_of, map_tensors
+from nbaccel.runtime.state import Position
+from nbaccel.runtime.world import World
+
+
+def gather_for_metrics(data: Any, world: World, position: Position, use_gather_object: bool = False) -> Any:
+    """Join all processes' results of one batch, in the order of the samples.
+
+    Args:
+        data: nested tensors with samples along dimension 0; if anything else is among them, picklable objects.
+        world: who takes part.
+        position: where the loader stands; at its last batch, what exceeds the dataset is cut off.
+        use_gather_object: send tensors as objects, too (for those whose sizes differ).
+
+    Returns:
+        The same structure, or for objects one list. One process: `data` itself.
+    """
+    if world.size == 1:
+        return data
+    surplus = position.end and position.remainder > 0
+    if use_gather_object or not all(isinstance(leaf, torch.Tensor) for leaf in leaves_of(data)):
+        found = gather_object(data, world=world)
+        return found[: position.remainder] if surplus and isinstance(data, (list, tuple)) else found
+    joined = gather(data, world=world)
+    return map_tensors(lambda tensor: tensor[: position.remainder], joined) if surplus else joined

@@ -1,0 +1,1 @@
+"""One worker process: how it starts, serves, runs a function or a cell, and shows what that prints and draws."""

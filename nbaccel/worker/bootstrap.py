@@ -1,0 +1,152 @@
+"""How a worker process begins: its place in the system, its streams, then what its specification says."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import io
+import logging
+import multiprocessing.util
+import os
+import random
+import signal
+import socket
+import sys
+import weakref
+
+from nbaccel.wire.channel import Channel
+from nbaccel.wire.messages import RandomState, Start, WorkerSpec
+from nbaccel.worker.guardian import end_with_parent
+from nbaccel.worker.interrupts import InterruptGate
+
+_STORE_TIMEOUT_S = 300
+
+
+def run_worker(channel: int, stdout: int, stderr: int, parent: int) -> None:
+    """Be a worker until told to exit; never returns.
+
+    Args:
+        channel: descriptor of this worker's end of the channel.
+        stdout: descriptor of the pipe for standard output.
+        stderr: descriptor of the pipe for standard error.
+        parent: process id of the zygote or kernel, whose end is this worker's end.
+    """
+    gate = InterruptGate()
+    _take_place(gate, parent)
+    _open_streams(stdout, stderr)
+    code = 1
+    try:
+        _serve(Channel(socket.socket(fileno=channel)), gate)
+        code = 0
+    except (EOFError, BrokenPipeError):
+        code = 0  # the kernel side is gone
+    except BaseException:  # noqa: BLE001 - the last resort of a process without a caller
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(code)
+
+
+def _serve(channel: Channel, gate: InterruptGate) -> None:
+    start, descriptors = channel.receive()
+    assert isinstance(start, Start), "the first message to a worker is its specification"
+    from nbaccel.worker.serve import Server
+
+    _apply(start.spec)
+    # the store lives as long as the process: other ranks may need it to the end
+    store = _serve_store(start.spec, descriptors)
+    Server(channel, gate, start.spec).serve()
+    del store
+
+
+def _take_place(gate: InterruptGate, parent: int) -> None:
+    os.setpgid(0, 0)
+    end_with_parent(signal.SIGKILL, parent)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    gate.install()
+    # what the zygote registered is not this process's to clean up, and costs 30 ms at exit
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    atexit.register(logging.shutdown)
+    atexit.register(multiprocessing.util._exit_function)
+
+
+def _open_streams(stdout: int, stderr: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", "replace", write_through=True)
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", "replace", write_through=True)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "stdout"):  # C code's last lines must be seen even if the rank is killed
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)
+
+
+def _apply(spec: WorkerSpec) -> None:
+    """Make this process look as if the kernel had started it just now."""
+    for name in os.environ.keys() - spec.environ.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in spec.environ.items() if os.environ.get(name) != value})
+    os.chdir(spec.cwd)
+    sys.path[:] = spec.sys_path
+    sys.argv[:] = spec.argv
+    _set_threads(spec.threads)
+    _set_random(spec.random, spec.seed)
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(threads)
+    if dist.is_available():
+        dist.set_debug_level_from_env()
+
+
+def _set_random(state: RandomState, seed: int | None) -> None:
+    import torch
+
+    numpy = sys.modules.get("numpy")
+    if seed is None:
+        random.setstate(state.python)
+    else:
+        random.seed(seed)
+    if numpy is not None:
+        if seed is None and state.numpy is not None:
+            numpy.random.set_state(state.numpy)
+        else:
+            numpy.random.seed((state.fresh if seed is None else seed) % 2**32)
+    if seed is None and state.torch is not None:
+        torch.set_rng_state(torch.frombuffer(bytearray(state.torch), dtype=torch.uint8))
+    else:
+        torch.manual_seed(state.fresh if seed is None else seed)
+
+
+def _serve_store(spec: WorkerSpec, descriptors: list[int]) -> object:
+    if not spec.serves_store:
+        return None
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    return dist.TCPStore(
+        spec.environ["MASTER_ADDR"],
+        int(spec.environ["MASTER_PORT"]),
+        world_size=spec.world_size,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=_STORE_TIMEOUT_S),
+        master_listen_fd=descriptors[0],
+    )
+
+
+def _leave(code: int) -> None:
+    """End now: exit handlers run, threads that the user left behind are not waited for."""
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

@@ -1,0 +1,106 @@
+"""Runs a function or a cell, and says what came out."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbaccel.wire.codec import Encoded, decode, encode
+from nbaccel.wire.culprit import find_culprit
+from nbaccel.wire.messages import Failed, RunCell, RunFunction
+from nbaccel.wire.parcel import Parcel
+from nbaccel.wire.tensors import module_state
+from nbaccel.worker.interrupts import InterruptGate
+from nbaccel.worker.shell import WorkerShell
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Runs what the kernel sends, on this worker's user namespace."""
+
+    shell: WorkerShell
+    gate: InterruptGate
+
+    def run_function(self, message: RunFunction) -> Encoded | None:
+        """Call the function. Returns what must be sent back, None when nothing. Raises what the function raises."""
+        (function, args, kwargs), modules = self._unpack(message.parcel)
+        with self.gate.user_code():
+            value = function(*args, **kwargs)
+            if inspect.iscoroutine(value):
+                value = asyncio.run(value)
+            self.shell.events.trigger("post_execute")  # draws the figures that are still open
+        name = getattr(function, "__name__", "the function")
+        return self._answer(value, f"the value returned by {name}()", message.wants_value, modules, message.wants_models)
+
+    def run_cell(self, message: RunCell) -> Encoded | None:
+        """Run the cell. Returns the asked names' values by name. Raises what the cell raises."""
+        names, modules = self._unpack(message.parcel)
+        self.shell.user_ns.update(names)
+        self.shell.execution_count = message.execution_count
+        self.shell.failure = None
+        with self.gate.user_code():
+            result = self.shell.run_cell(message.source, store_history=False)
+        failure = self.shell.failure or result.error_before_exec or result.error_in_exec
+        if failure is not None:
+            raise failure
+        values = self._named(message.outputs)
+        return self._answer(values, "the outputs", bool(message.outputs), modules, message.wants_models)
+
+    def _unpack(self, parcel: Parcel) -> tuple[Any, list[Any]]:
+        namespace = self.shell.user_ns
+        value, companions = decode(parcel, namespace)
+        namespace.update(companions.definitions)
+        return value, companions.modules
+
+    def _named(self, names: Sequence[str]) -> dict[str, object]:
+        missing = [name for name in names if name not in self.shell.user_ns]
+        if missing:
+            raise NameError(f"the cell was to give back {', '.join(missing)}, but did not define it")
+        return {name: self.shell.user_ns[name] for name in names}
+
+    @staticmethod
+    def _answer(value: object, path: str, wants_value: bool, modules: list[Any], wants_models: bool) -> Encoded | None:
+        states = [module_state(module) for module in modules] if wants_models else []
+        if not wants_value and not states:
+            return None
+        payload = (value if wants_value else None, states)
+        try:
+            return encode(payload, peer_classes=True)
+        except Exception as error:
+            raise find_culprit(value, path, error) from error
+
+
+def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
+    """Describe an exception so that it can be shown, and where possible rebuilt, in the kernel."""
+    now = time.monotonic()
+    kind = type(error)
+    prefix = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    return Failed(
+        mark=0,
+        type_name=f"{prefix}{kind.__qualname__}",
+        message=str(error),
+        traceback=shell.traceback_of(error, colors or "nocolor"),
+        time_s=now,
+        exception=_encoded(error),
+        distributed=_is_distributed(error),
+        interrupted=isinstance(error, KeyboardInterrupt),
+    )
+
+
+def _encoded(error: BaseException) -> Parcel | None:
+    try:
+        parcel = encode(error.with_traceback(None), peer_classes=True).parcel
+    except Exception:  # noqa: BLE001 - an exception that cannot travel is still shown by its text
+        return None
+    return parcel if parcel.file is None else None
+
+
+def _is_distributed(error: BaseException) -> bool:
+    dist = sys.modules.get("torch.distributed")
+    kinds = tuple(filter(None, (getattr(dist, name, None) for name in ("DistError", "DistBackendError"))))
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())

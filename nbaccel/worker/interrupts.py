@@ -1,0 +1,47 @@
+"""Interrupts reach the user's code and nothing else: a KeyboardInterrupt inside the protocol would corrupt it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class InterruptGate:
+    """Decides where SIGINT becomes a KeyboardInterrupt: only while the gate is open, else it waits for that."""
+
+    def __init__(self) -> None:
+        self._open = False
+        self._pending = False
+
+    def install(self) -> None:
+        """Take over SIGINT; a process forked from an idle kernel inherits it as ignored."""
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._open:
+            raise KeyboardInterrupt
+        self._pending = True
+
+    @contextmanager
+    def user_code(self) -> Iterator[None]:
+        """The gate is open inside; an interrupt from before belongs to nothing and is dropped."""
+        self._pending = False
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+
+    @contextmanager
+    def protocol(self) -> Iterator[None]:
+        """The gate is closed inside; an interrupt that comes meanwhile is raised at the end."""
+        was_open, self._open = self._open, False
+        try:
+            yield
+        finally:
+            self._open = was_open
+        if was_open and self._pending:
+            self._pending = False
+            raise KeyboardInterrupt

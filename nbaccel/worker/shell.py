@@ -1,0 +1,105 @@
+"""The worker's IPython shell: cells, magics, `display` and plots work in it; what they show leaves as messages."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+Show = Callable[..., None]
+
+
+class _Publisher(DisplayPublisher):
+    show: Show | None = None
+
+    def publish(
+        self, data: Any, metadata: Any = None, source: Any = None, *, transient: Any = None, update: Any = False, **_: Any
+    ) -> None:
+        if self.show is not None:
+            kind = "update" if update else "display"
+            self.show(kind, data=data, metadata=metadata or {}, transient=transient or {})
+
+    def clear_output(self, wait: bool = False) -> None:
+        if self.show is not None:
+            self.show("clear", wait=wait)
+
+
+class _Hook(DisplayHook):
+    """Shows the value of a cell's last expression; the number before it is the kernel's to write."""
+
+    show: Show | None = None
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
+        if self.show is not None:
+            self.show("result", data=format_dict, metadata=md_dict or {})
+
+
+class WorkerShell(InteractiveShell):
+    """A shell without history, prompt or terminal, whose errors are kept for the kernel instead of printed."""
+
+    failure: BaseException | None = None
+
+    def showtraceback(self, *args: Any, **kwargs: Any) -> None:
+        self.failure = sys.exc_info()[1]
+
+    def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
+        self.failure = sys.exc_info()[1]
+
+    def connect(self, show: Show) -> None:
+        """From now on, what is shown goes to `show(kind, data=, metadata=, transient=, wait=)`."""
+        self.display_pub.show = show
+        self.displayhook.show = show
+
+    def traceback_of(self, error: BaseException, colors: str) -> tuple[str, ...]:
+        """The lines that IPython would show for an error."""
+        self._use_colors(colors)
+        kind, trace = type(error), user_frames(error)
+        if isinstance(error, SyntaxError) and trace is None:
+            return tuple(self.SyntaxTB.structured_traceback(kind, error, []))
+        return tuple(self.InteractiveTB.structured_traceback(kind, error, trace))
+
+    def _use_colors(self, colors: str) -> None:
+        if self.colors.lower() == colors.lower():
+            return
+        try:
+            self.colors = colors
+        except Exception:  # noqa: BLE001 - a theme that only the kernel knows; traitlets raises its own classes
+            self.colors = "nocolor"
+
+
+def user_frames(error: BaseException) -> types.TracebackType | None:
+    """The part of an error's traceback that is the user's: without nbaccel's and IPython's frames on top."""
+    trace = error.__traceback__
+    while trace is not None and _is_machinery(trace.tb_frame.f_globals.get("__name__", "")):
+        trace = trace.tb_next
+    return trace or error.__traceback__
+
+
+def _is_machinery(module: str) -> bool:
+    return module.startswith(("nbaccel.worker", "IPython.core", "contextlib"))
+
+
+def make_shell() -> WorkerShell:
+    """The shell of this process, on a fresh `__main__`; made once, in the zygote, and inherited by its workers."""
+    if not WorkerShell.initialized():
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        config = Config()
+        config.HistoryManager.enabled = False
+        config.HistoryAccessor.enabled = False
+        WorkerShell.display_pub_class.default_value = _Publisher
+        WorkerShell.instance(
+            config=config, user_module=main, display_pub_class=_Publisher, displayhook_class=_Hook, colors="nocolor"
+        )
+        sys.displayhook = sys.__displayhook__
+    shell: WorkerShell = WorkerShell.instance()
+    return shell

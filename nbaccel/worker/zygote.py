@@ -1,0 +1,134 @@
+"""The zygote: a warm process that forks workers in milliseconds.
+
+It is a fresh interpreter of one thread that imports torch and IPython and never wakes a device, so that each fork is
+safe whatever the kernel did before. It also watches: when the kernel goes, everything below the zygote goes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from nbaccel.wire.channel import Channel
+from nbaccel.wire.messages import Fork, Preload
+from nbaccel.worker import bootstrap, preload
+from nbaccel.worker.guardian import adopt_orphans, end_with_parent, kill_descendants
+
+
+class Zygote:
+    """Serves one kernel: forks on request, reports how workers ended, imports ahead while idle."""
+
+    def __init__(self, channel: Channel, alive: int, wakeup: int) -> None:
+        self._channel, self._alive, self._wakeup = channel, alive, wakeup
+        self._status: dict[int, int] = {}
+        self._ahead = preload.Ahead()
+
+    def serve(self) -> None:
+        """Until the kernel is gone."""
+        while True:
+            timeout = 0 if self._ahead.has_work() else None
+            waiting = [self._channel, self._alive, self._wakeup, *self._ahead.descriptors()]
+            ready, _, _ = select.select(waiting, [], [], timeout)
+            if self._alive in ready:
+                return
+            if self._wakeup in ready:
+                os.read(self._wakeup, 4096)
+                self._reap()
+            if self._channel in ready:
+                self._serve_one()
+            elif not ready or self._ahead.is_ready(ready):
+                self._ahead.step(self._forget_kernel)
+
+    def _serve_one(self) -> None:
+        message, descriptors = self._channel.receive()
+        if isinstance(message, Fork):
+            self._fork(descriptors)
+        elif isinstance(message, Preload):
+            self._ahead.add(message.modules)
+
+    def _fork(self, descriptors: Sequence[int]) -> None:
+        channel, stdout, stderr, status = descriptors
+        me = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._forget_kernel()
+            os.close(status)
+            bootstrap.run_worker(channel, stdout, stderr, parent=me)
+        for descriptor in (channel, stdout, stderr):
+            os.close(descriptor)
+        self._status[pid] = status
+        _write_number(status, pid)
+
+    def _forget_kernel(self) -> None:
+        """In a fresh child: what belongs to the zygote alone."""
+        signal.set_wakeup_fd(-1)
+        self._channel.close()
+        for descriptor in (self._alive, self._wakeup, *self._status.values()):
+            os.close(descriptor)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._status:
+                descriptor = self._status.pop(pid)
+                _write_number(descriptor, os.waitstatus_to_exitcode(status))
+                os.close(descriptor)
+
+
+def _write_number(descriptor: int, number: int) -> None:
+    try:
+        os.write(descriptor, number.to_bytes(8, "little", signed=True))
+    except BrokenPipeError:
+        return  # the kernel no longer wants to know
+
+
+def _end(*_: object) -> None:
+    kill_descendants()
+    os._exit(0)
+
+
+def _wakeup_pipe(on_child: Callable[..., None]) -> int:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.signal(signal.SIGCHLD, on_child)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
+
+
+def main(channel: int, alive: int, kernel: int) -> None:
+    """Entry of the process.
+
+    Args:
+        channel: descriptor of the zygote's end of the socket pair.
+        alive: descriptor of a pipe whose other end only the kernel holds.
+        kernel: the kernel's process id.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    adopt_orphans()
+    end_with_parent(signal.SIGTERM, kernel)
+    wakeup = _wakeup_pipe(lambda *_: None)
+    preload.first_stage()
+    gc.collect()
+    gc.freeze()
+    try:
+        Zygote(Channel(socket.socket(fileno=channel)), alive, wakeup).serve()
+    except EOFError:
+        pass  # the kernel closed its end: it is gone, or wants another zygote
+    _end()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]))
