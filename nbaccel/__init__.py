@@ -23,7 +23,14 @@ _HOMES = {
     "unload_ipython_extension": "nbaccel.notebook.extension",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "Accelerator",
+    "debug_launcher",
+    "load_ipython_extension",
+    "notebook_launcher",
+    "unload_ipython_extension",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,9 @@ class MissingExtraError(NbaccelError, ImportError):
 
     def __init__(self, package: str, purpose: str, install: str) -> None:
         self.package, self.install = package, install
-        super().__init__(f"{purpose} needs the package {package!r}, which is not installed. Run: {install}", name=package)
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. Run: {install}", name=package
+        )
 
 
 class ShipError(NbaccelError, TypeError):

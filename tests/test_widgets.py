@@ -8,11 +8,13 @@ from collections.abc import Mapping
 
 import ipywidgets
 import pytest
-from nbaccel_widgets import ConfigForm
 
+from nbaccel.config import call_layer, resolve
 from nbaccel.config.schema import KEYS
 from nbaccel.errors import ConfigError
 from nbaccel.machine import Gpu, Machine
+from nbaccel.notebook.flags import parse
+from nbaccel_widgets import ConfigForm
 
 TWO_GPUS = Machine(usable_cores=8, physical_cores=4, gpus=(Gpu(0, "0"), Gpu(1, "1")))
 CPU_ONLY = Machine(usable_cores=8, physical_cores=2)
@@ -55,6 +57,17 @@ def test_edits_become_checked_values_and_a_line() -> None:
     form.controls["gpu_ids"].value = ""
     form.controls["sync_models"].value = True
     assert form.values == {}
+
+
+def test_the_line_means_what_the_values_say() -> None:
+    form = form_on(TWO_GPUS)
+    edits = {"mixed_precision": "bf16", "gpu_ids": "1, 0", "use_cpu": True, "sync_models": False, "timeout": "9.5"}
+    for name, value in edits.items():
+        form.controls[name].value = value
+    magic, _, flags = form.line.partition(" ")
+    assert magic == "%%accelerate"
+    config = resolve(call_layer(parse(flags).settings), environ={}).config
+    assert {name: getattr(config, name) for name in edits} == form.values
 
 
 def test_note_says_who_wins_and_what_is_shadowed() -> None:

@@ -16,10 +16,10 @@ from nbaccel.errors import MissingExtraError
 from nbaccel.machine import probe
 from nbaccel.plan import Plan, decide
 
-NOTEBOOK_ONLY = ("start_method", "sync_models", "output")
-"""Keys without a flag: they steer how a notebook starts workers and shows them."""
+NOTEBOOK_ONLY = ("start_method", "sync_models", "output", "seed")
+"""Keys without a flag: they steer how a notebook starts workers and shows them; a script calls `set_seed` itself."""
 
-READ_BY_SCRIPTS = ("mixed_precision", "gradient_accumulation_steps", "use_cpu", "seed")
+READ_BY_SCRIPTS = ("mixed_precision", "gradient_accumulation_steps", "use_cpu")
 """Keys that `Accelerator()` in the script reads from its environment."""
 
 

@@ -50,7 +50,7 @@ def resolve(*layers: Layer, environ: Mapping[str, str] | None = None) -> Resolve
         environ: the environment to read; left out: `os.environ`. Never written.
 
     Raises:
-        ConfigError: a key is unknown or the value that won is not valid; names the value, its place and what is possible.
+        ConfigError: a key is unknown or the value that won is not valid; names it, its place and what is possible.
     """
     given = os.environ if environ is None else environ
     chain: dict[str, tuple[Setting, ...]] = {}

@@ -64,7 +64,10 @@ class RunConfig(BaseModel):
         possible="a whole number from 1",
     )
     use_cpu: bool = _key(
-        False, "Train on the CPU even if there are other devices.", env="ACCELERATE_USE_CPU", possible="true, false",
+        False,
+        "Train on the CPU even if there are other devices.",
+        env="ACCELERATE_USE_CPU",
+        possible="true, false",
         flags=("--cpu",),
     )
     gpu_ids: Annotated[GpuIds, BeforeValidator(_gpu_list)] | None = _key(

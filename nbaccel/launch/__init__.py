@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from nbaccel.config import Resolved
 from nbaccel.errors import StateError, WorkerDiedError, WorkerError
 from nbaccel.launch.call import Call, cell_call, function_call
+from nbaccel.launch.events import Rich
 from nbaccel.launch.inline import run_here
 from nbaccel.launch.job import Job
 from nbaccel.launch.output import policy_for
@@ -82,24 +83,19 @@ def follow(job: Job, screen: Screen) -> dict[int, Any]:
 
 
 def _show_all(job: Job, screen: Screen) -> None:
-    going = True
-    while going:
+    while True:
         try:
-            going = _show_next(job, screen)
-        except KeyboardInterrupt:
+            return _show_until_end(job, screen)
+        except KeyboardInterrupt:  # noqa: PERF203 - one try for each interrupt, not for each event
             job.stop()
 
 
-def _show_next(job: Job, screen: Screen) -> bool:
-    event = job.next_event()
-    if event is None:
-        return False
-    key, content = event  # type: ignore[misc]
-    if isinstance(content, Shown):
-        screen.rich(key, content)
-    else:
-        screen.text(key, content)
-    return True
+def _show_until_end(job: Job, screen: Screen) -> None:
+    while (event := job.next_event()) is not None:
+        if isinstance(event, Rich):
+            screen.rich(event.rank, event.shown)
+        else:
+            screen.text(event.stream, event.text)
 
 
 def refuse_inside_worker(environ: Mapping[str, str]) -> None:
@@ -115,4 +111,3 @@ def warm() -> None:
     from nbaccel.launch.zygote import shared
 
     shared()
-

@@ -27,11 +27,8 @@ def is_installed(path: str) -> bool:
     return path.startswith(_INSTALLED)
 
 
-def fresh_interpreter(module: str, arguments: Sequence[int]) -> list[str]:
+def fresh_interpreter(module: str, arguments: Sequence[object]) -> list[str]:
     """Command line that runs a module of nbaccel, whatever the kernel's path and working folder."""
-    words = [module, *map(str, arguments)]
-    script = (
-        f"import sys; sys.path[:] = {json.dumps(installed_path())}; sys.argv[:] = {json.dumps(words)}; "
-        f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
-    )
-    return [sys.executable, "-c", script]
+    path = json.dumps(installed_path())
+    script = f"import sys; sys.path[:] = {path}; import runpy; runpy.run_module({module!r}, run_name='__main__')"
+    return [sys.executable, "-c", script, *map(str, arguments)]

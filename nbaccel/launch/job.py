@@ -8,8 +8,9 @@ from typing import Any
 
 from nbaccel.config import Resolved
 from nbaccel.launch.call import Call
+from nbaccel.launch.events import Event
 from nbaccel.launch.output import Policy
-from nbaccel.launch.seam import starter_for
+from nbaccel.launch.starter import STARTERS
 from nbaccel.launch.stopping import INTERRUPT, NOW
 from nbaccel.launch.supervisor import Supervisor
 from nbaccel.launch.team import Surroundings, start_team
@@ -22,11 +23,13 @@ _LAG = 256
 class Job:
     """A call on fresh workers, from their start to their end."""
 
-    def __init__(self, call: Call, plan: Plan, resolved: Resolved, policy: Policy, colors: str, attempt: int = 0) -> None:
+    def __init__(
+        self, call: Call, plan: Plan, resolved: Resolved, policy: Policy, colors: str, attempt: int = 0
+    ) -> None:
         self._call, self._plan, self._resolved, self._policy = call, plan, resolved, policy
         self._around = Surroundings.now(colors)
         self._attempt = attempt
-        self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._supervisor: Supervisor | None = None
         self._problem: BaseException | None = None
         self._stops = 0
@@ -38,9 +41,8 @@ class Job:
 
     def _run(self) -> None:
         try:
-            workers = start_team(
-                starter_for(self._plan.launcher), self._plan, self._resolved, self._around, self._attempt
-            )
+            starter = STARTERS[self._plan.launcher]()
+            workers = start_team(starter, self._plan, self._resolved, self._around, self._attempt)
             supervisor = Supervisor(workers, self._call, self._policy, self._resolved.config.timeout)
             self._supervisor = supervisor
             if self._stops:
@@ -52,8 +54,8 @@ class Job:
             self._ended.set()
             self._events.put(None)
 
-    def next_event(self) -> object:
-        """Waits for the next thing to be seen: a (stream, text) pair, a (rank, Shown) pair, None at the end."""
+    def next_event(self) -> Event | None:
+        """Waits for the next thing to be seen; None at the end."""
         return self._events.get()
 
     def stop(self) -> None:

@@ -1,12 +1,12 @@
-"""Puts one worker's text and messages into the order in which they were made. Pure: bytes and messages in, items out."""
+"""Puts one worker's text and messages into the order in which they were made. Pure."""
 
 from __future__ import annotations
 
 import codecs
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
+from nbaccel.launch.events import Text
 from nbaccel.wire.marks import MarkSplitter
 
 PATIENCE_S = 0.25
@@ -18,19 +18,6 @@ class Marked(Protocol):
 
     @property
     def mark(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text that a worker printed.
-
-    Attributes:
-        stream: 1 for standard output, 2 for standard error.
-        text: what was printed.
-    """
-
-    stream: int
-    text: str
 
 
 Item = Text | Marked

@@ -6,8 +6,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 HOLD_S = 0.3
-"""How long a line of another rank waits for rank 0 to print the same."""
-_REMEMBERED_LINES = 10_000
+"""How long a line of another rank waits for rank 0 to print the same, once rank 0 has fallen silent."""
+LONGEST_HOLD_S = 2.0
+"""How long it waits while rank 0 goes on printing."""
+_REMEMBERED_LINES = 200_000
 
 Shown = list[tuple[int, str]]
 """Pieces for the cell: stream (1 or 2) and text."""
@@ -77,20 +79,21 @@ class Auto(All):
     def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
         super().__init__(label)
         self._of_main: dict[int, _Lines] = {1: _Lines(), 2: _Lines()}
-        self._printed: dict[int, Counter[str]] = {}
-        self._recent: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._recent: deque[int] = deque(maxlen=_REMEMBERED_LINES)
+        self._unmatched: dict[int, Counter[int]] = {}
         self._held: deque[tuple[float, int, int, str]] = deque()
+        self._main_spoke = 0.0
 
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
         if rank != 0:
             return super().feed(rank, stream, text, now)
-        for line in self._of_main[stream].feed(text):
-            self._note(line)
+        self._main_spoke = now
+        self._note(self._of_main[stream].feed(text))
         return [(stream, text)]
 
     def tick(self, now: float) -> Shown:
         shown: Shown = []
-        while self._held and self._held[0][0] + HOLD_S <= now:
+        while self._held and self._is_due(self._held[0][0], now):
             _, rank, stream, line = self._held.popleft()
             if not self._is_echo(rank, line):
                 shown.append((stream, self._label(rank) + line))
@@ -98,29 +101,40 @@ class Auto(All):
 
     def finish(self) -> Shown:
         for lines in self._of_main.values():
-            for line in lines.finish():
-                self._note(line)
+            self._note(lines.finish())
         super().finish()
         return self.tick(float("inf"))
 
     def _others(self, rank: int, stream: int, lines: list[str], now: float) -> Shown:
-        held_since = 0.0 if now == float("inf") else now
-        self._held += [(held_since, rank, stream, line) for line in lines if line.strip()]
+        since = 0.0 if now == float("inf") else now
+        self._held += [(since, rank, stream, line) for line in lines if line.strip() and not self._is_echo(rank, line)]
         return []
 
-    def _note(self, line: str) -> None:
-        self._recent.append(line)
-        for seen in self._printed.values():
-            seen[line] += 1
+    def _is_due(self, since: float, now: float) -> bool:
+        return now >= max(since, self._main_spoke) + HOLD_S or now >= since + LONGEST_HOLD_S
+
+    def _note(self, lines: list[str]) -> None:
+        for line in lines:
+            self._recent.append(hash(line))
+            for unmatched in self._unmatched.values():
+                unmatched[hash(line)] += 1
+                if len(unmatched) > _REMEMBERED_LINES:
+                    del unmatched[next(iter(unmatched))]
 
     def _is_echo(self, rank: int, line: str) -> bool:
-        if rank not in self._printed:
-            self._printed[rank] = Counter(self._recent)
-        seen = self._printed[rank]
-        if seen[line] <= 0:
+        """Whether rank 0 has printed this line once more than this rank; counts it as matched then."""
+        unmatched = self._unmatched[rank] if rank in self._unmatched else self._first_seen(rank)
+        key = hash(line)
+        if key not in unmatched:
             return False
-        seen[line] -= 1
+        unmatched[key] -= 1
+        if not unmatched[key]:
+            del unmatched[key]
         return True
+
+    def _first_seen(self, rank: int) -> Counter[int]:
+        self._unmatched[rank] = Counter(self._recent)
+        return self._unmatched[rank]
 
 
 def policy_for(mode: str, label: Callable[[int], str] | None = None) -> Policy:

@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nbaccel.errors import LaunchError, RemoteFailure, RunError, RunTimeoutError, WorkerDiedError, WorkerError
+from nbaccel.errors import RemoteFailure, RunError, RunTimeoutError, WorkerDiedError, WorkerError
 from nbaccel.launch.call import Call, rebuilt_exception
-from nbaccel.launch.order import Item, Text
+from nbaccel.launch.events import Event, Rich, Text
+from nbaccel.launch.order import Item, Marked
 from nbaccel.launch.output import Policy
 from nbaccel.launch.stopping import FAILURE, GOODBYE, INTERRUPT, NOW, Escalation, Steps
 from nbaccel.launch.team import Worker
 from nbaccel.wire.messages import Done, Exit, Failed, Shown
 from nbaccel.wire.parcel import Parcel
 
-Emit = Callable[[object], None]
-"""Takes what is to be seen: (stream, text) pairs and (rank, Shown) pairs."""
+Emit = Callable[[Event], None]
 
 _TICK_S = 0.1
 
@@ -39,7 +39,7 @@ class Supervisor:
         self._timeout_s = timeout_s
         self._done: dict[int, Done] = {}
         self._failed: dict[int, Failed] = {}
-        self._died: RunError | None = None
+        self._died: WorkerDiedError | None = None
         self._timed_out: RunTimeoutError | None = None
         self._escalation: Escalation | None = None
         self._commands: list[Steps] = []
@@ -138,7 +138,7 @@ class Supervisor:
             if isinstance(item, Text):
                 _emit_text(emit, self._policy.feed(worker.rank, item.stream, item.text, now))
             elif isinstance(item, Shown):
-                emit((worker.rank, item))
+                emit(Rich(worker.rank, item))
             else:
                 self._note_answer(worker.rank, item, now)
 
@@ -160,7 +160,7 @@ class Supervisor:
         worker.exited = True
         answered = worker.rank in self._done or worker.rank in self._failed
         if not answered and not self._pressed and self._died is None:
-            self._died = _how_it_ended(worker)
+            self._died = WorkerDiedError(worker.rank, worker.process.status, worker.last_output)
             self._end(FAILURE, now)
 
     def _check_time(self, now: float, started: float) -> None:
@@ -216,18 +216,13 @@ class Supervisor:
         return {rank: done.parcel for rank, done in self._done.items()}
 
 
-def _how_it_ended(worker: Worker) -> RunError:
-    if worker.process.pid is None:
-        return LaunchError(f"the worker of rank {worker.rank} could not be started.\n{worker.process.log()}".rstrip())
-    return WorkerDiedError(worker.rank, worker.process.status, worker.last_output)
-
-
-def _with_file(message: object, descriptors: list[int]) -> object:
+def _with_file(message: object, descriptors: list[int]) -> Marked:
+    assert isinstance(message, Shown | Done | Failed), f"the kernel does not know {message!r}"
     if isinstance(message, Done) and message.parcel is not None:
         return replace(message, parcel=message.parcel.with_file(descriptors))
     return message
 
 
 def _emit_text(emit: Emit, shown: Sequence[tuple[int, str]]) -> None:
-    for piece in shown:
-        emit(piece)
+    for stream, text in shown:
+        emit(Text(stream, text))

@@ -7,14 +7,15 @@ import random
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from nbaccel.config import Resolved
 from nbaccel.launch.environment import worker_environ
 from nbaccel.launch.order import Item, Order
-from nbaccel.launch.seam import ProcessHandle, Starter, WorkerEnds
+from nbaccel.launch.process import ProcessHandle, WorkerEnds
+from nbaccel.launch.starter import Starter
 from nbaccel.plan import Plan
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.messages import RandomState, Start, WorkerSpec
@@ -110,20 +111,13 @@ def random_state() -> RandomState:
 def start_team(starter: Starter, plan: Plan, resolved: Resolved, around: Surroundings, attempt: int) -> list[Worker]:
     """Start all workers of this machine and tell each who it is. Raises LaunchError; leaves nothing behind then."""
     token = secrets.token_hex(8)
-    workers: list[Worker] = []
     with _rendezvous(plan) as (address, listener):
-        try:
-            for local_rank in range(plan.local_world_size):
-                workers.append(_start_worker(starter, plan.topology(local_rank).rank, token))  # noqa: PERF401
-            for local_rank, worker in enumerate(workers):
-                environ = worker_environ(around.environ, plan, resolved, local_rank, address, attempt)
-                serves = worker.rank == 0 and listener is not None
-                spec = _spec(plan, resolved, around, worker.rank, environ, token, serves)
-                worker.send(Start(spec), (listener.fileno(),) if serves and listener is not None else ())
-        except BaseException:
-            for worker in workers:
-                worker.close()
-            raise
+        workers = _start_workers(starter, [plan.topology(local).rank for local in range(plan.local_world_size)], token)
+        for local_rank, worker in enumerate(workers):
+            environ = worker_environ(around.environ, plan, resolved, local_rank, address, attempt)
+            serves = worker.rank == 0 and listener is not None
+            spec = _spec(plan, resolved, around, worker.rank, environ, token, serves)
+            worker.send(Start(spec), (listener.fileno(),) if serves and listener is not None else ())
     return workers
 
 
@@ -158,19 +152,21 @@ def _rendezvous(plan: Plan) -> Iterator[tuple[tuple[str, int], socket.socket | N
         yield listener.getsockname(), listener
 
 
-def _start_worker(starter: Starter, rank: int, token: str) -> Worker:
-    mine, theirs = socket.socketpair()
-    pipes = {1: os.pipe(), 2: os.pipe()}
-    written = [write for _, write in pipes.values()]
-    try:
-        process = starter.start(WorkerEnds(theirs.fileno(), *written))
-    except BaseException:
-        mine.close()
-        for read, _ in pipes.values():
-            os.close(read)
-        raise
-    finally:
-        theirs.close()
-        for write in written:
-            os.close(write)
-    return Worker(rank, process, Channel(mine), {stream: read for stream, (read, _) in pipes.items()}, token)
+def _start_workers(starter: Starter, ranks: Sequence[int], token: str) -> list[Worker]:
+    with ExitStack() as born, ExitStack() as mine:
+        channels, pipes, ends = [], [], []
+        for _ in ranks:
+            here, there = socket.socketpair()
+            out, err = os.pipe(), os.pipe()
+            born.callback(there.close)
+            mine.callback(here.close)
+            for stack, descriptors in ((mine, (out[0], err[0])), (born, (out[1], err[1]))):
+                for descriptor in descriptors:
+                    stack.callback(os.close, descriptor)
+            channels.append(here)
+            pipes.append({1: out[0], 2: err[0]})
+            ends.append(WorkerEnds(there.fileno(), out[1], err[1]))
+        processes = starter.start(ends)
+        mine.pop_all()
+    parts = zip(ranks, processes, channels, pipes, strict=True)
+    return [Worker(rank, process, Channel(channel), streams, token) for rank, process, channel, streams in parts]

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -16,9 +15,11 @@ from typing import IO
 
 from nbaccel.errors import LaunchError
 from nbaccel.launch.interpreter import fresh_interpreter, is_installed
-from nbaccel.launch.seam import ProcessHandle, Starter, WorkerEnds
+from nbaccel.launch.process import ProcessHandle, WorkerEnds
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.messages import Fork, Preload
+
+_LOG_CHARACTERS = 4000
 
 
 class Zygote:
@@ -66,18 +67,23 @@ class Zygote:
         os.close(watched)
         return process, alive, mine
 
-    def fork(self, ends: WorkerEnds) -> ProcessHandle:
-        """Ask for one worker; returns before it exists. Raises OSError when the zygote is gone."""
+    def fork(self, ends: WorkerEnds, command: tuple[str, ...] = ()) -> ProcessHandle:
+        """Ask for one worker; returns before it exists. Raises OSError when the zygote is gone.
+
+        Args:
+            ends: the descriptors that the worker is born with.
+            command: what to execute in it; left out: it goes on as the copy of the zygote that it is.
+        """
         channel = self._channel.result()
         status, report = os.pipe()
         try:
-            channel.send(Fork(), (ends.channel, ends.stdout, ends.stderr, report))
+            channel.send(Fork(command), (ends.channel, ends.stdout, ends.stderr, report))
         except OSError:
             os.close(status)
             raise
         finally:
             os.close(report)
-        return ProcessHandle(status, self.log)
+        return ProcessHandle(status)
 
     def follow(self, modules: Mapping[str, ModuleType]) -> None:
         """Tell the zygote which installed modules the kernel has imported since it was last told."""
@@ -88,9 +94,9 @@ class Zygote:
         self._channel.result().send(Preload(tuple(new)))
 
     def log(self) -> str:
-        """What the zygote process has printed."""
+        """The end of what the zygote process has printed."""
         self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        return self._log.read().decode(errors="replace")[-_LOG_CHARACTERS:]
 
     def stop(self) -> None:
         """Close the channel; the zygote ends, and all below it."""
@@ -98,12 +104,20 @@ class Zygote:
             self._channel.result().close()
 
 
+_KERNELS_OWN = frozenset(
+    {"ipykernel", "zmq", "tornado", "jupyter_client", "jupyter_core", "debugpy", "comm", "ipyparallel"}
+)
+"""Machinery of the kernel itself: workers have no use for it, and some of it leaves threads."""
+
+
 def installed_modules(modules: Mapping[str, ModuleType]) -> list[str]:
     """Names of those modules that come from an installed package, in the order of their import; never local ones."""
     found = []
     for name, module in list(modules.items()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if isinstance(origin, str) and is_installed(origin) and module.__name__ == name:
+        if not isinstance(origin, str) or not is_installed(origin) or module.__name__ != name:
+            continue
+        if _KERNELS_OWN.isdisjoint(origin.split(os.sep)):
             found.append(name)
     return found
 
@@ -126,20 +140,8 @@ def current() -> Zygote | None:
     return _shared[1] if _shared is not None and _shared[0] == os.getpid() and not _shared[1].ended else None
 
 
-class ZygoteStarter(Starter):
-    """Workers forked from the warm zygote: milliseconds each, and safe whatever the kernel did before."""
-
-    def start(self, ends: WorkerEnds) -> ProcessHandle:
-        zygote = shared()
-        zygote.follow(sys.modules)
-        try:
-            return zygote.fork(ends)
-        except OSError:  # it died since the last launch: the next one is as good
-            _forget(zygote)
-            return shared().fork(ends)
-
-
-def _forget(zygote: Zygote) -> None:
+def forget(zygote: Zygote) -> None:
+    """The next launch shall start another one: this one turned out to be gone."""
     global _shared
     with _lock:
         if _shared is not None and _shared[1] is zygote:

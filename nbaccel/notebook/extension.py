@@ -11,17 +11,17 @@ _MAGIC = "accelerate"
 
 def load_ipython_extension(shell: Any) -> None:
     """Called by `%load_ext nbaccel`; calling it again changes nothing."""
-    shell.register_magic_function(_CellMagic(shell), "cell", _MAGIC)
-    follower = _Follower()
+    shell.register_magic_function(_Magic(shell), "line_cell", _MAGIC)
     _unfollow(shell)
-    shell.events.register("post_run_cell", follower)
+    shell.events.register("post_run_cell", _Follower())
     threading.Thread(target=_warm, name="nbaccel-warm", daemon=True).start()
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Called by `%unload_ext nbaccel`: takes the magic away and lets the zygote go."""
     _unfollow(shell)
-    shell.magics_manager.magics["cell"].pop(_MAGIC, None)
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop(_MAGIC, None)
     from nbaccel.launch import zygote
 
     running = zygote.current()
@@ -29,7 +29,7 @@ def unload_ipython_extension(shell: Any) -> None:
         running.stop()
 
 
-class _CellMagic:
+class _Magic:
     """The magic's function; its documentation, shown by `%%accelerate?`, is made when it is asked for."""
 
     __name__ = _MAGIC
@@ -37,10 +37,13 @@ class _CellMagic:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
 
-    def __call__(self, line: str, cell: str) -> None:
-        from nbaccel.notebook.magics import run_cell
+    def __call__(self, line: str, cell: str | None = None) -> None:
+        from nbaccel.notebook.magics import describe_run, run_cell
 
-        run_cell(self._shell, line, cell)
+        if cell is None:
+            describe_run(self._shell, line)
+        else:
+            run_cell(self._shell, line, cell)
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]

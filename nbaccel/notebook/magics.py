@@ -10,13 +10,13 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from nbaccel import launch
-from nbaccel.config import call_layer, resolve
-from nbaccel.errors import CallError, ConfigError, PlanError, StateError
+from nbaccel.config import Resolved, call_layer, resolve
+from nbaccel.errors import ConfigError, PlanError, StateError
 from nbaccel.machine import probe
-from nbaccel.notebook.flags import PROGRAM, parse, parser
+from nbaccel.notebook.flags import PROGRAM, Line, parse, parser
 from nbaccel.notebook.names import used_names
 from nbaccel.notebook.screen import screen_for
-from nbaccel.plan import decide
+from nbaccel.plan import Plan, decide
 
 
 def run_cell(shell: Any, line: str, cell: str) -> None:
@@ -36,14 +36,9 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     if words.wants_help:
         print(parser().format_help())
         return
-    try:
-        launch.refuse_inside_worker(os.environ)
-        resolved = resolve(call_layer(words.settings, _flag))
-        plan = decide(resolved.config, probe(shell))
-    except (ConfigError, PlanError, CallError, StateError) as error:
-        raise UsageError(f"{PROGRAM}: {error}") from None
+    resolved, plan = _decided(shell, words)
     call = launch.cell_call(
-        f"\n{cell}",
+        _numbered(line, cell),
         _names_to_send(shell, cell),
         words.outputs,
         execution_count=shell.execution_count,
@@ -52,6 +47,33 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     )
     values = launch.run(call, plan, resolved, screen_for(shell))
     shell.push(values.get(0) or {})
+
+
+def describe_run(shell: Any, line: str) -> None:
+    """`%accelerate ...`: says what a cell with these flags would do, and who set what. Starts nothing."""
+    words = parse(line)
+    if words.wants_help:
+        print(parser().format_help())
+        return
+    resolved, plan = _decided(shell, words)
+    print(plan.describe())
+    for key, chain in resolved.chain.items():
+        if chain[0].layer != "default":
+            print(resolved.explain(key))
+
+
+def _decided(shell: Any, words: Line) -> tuple[Resolved, Plan]:
+    try:
+        launch.refuse_inside_worker(os.environ)
+        resolved = resolve(call_layer(words.settings, _flag))
+        return resolved, decide(resolved.config, probe(shell))
+    except (ConfigError, PlanError, StateError) as error:
+        raise UsageError(f"{PROGRAM}: {error}") from None
+
+
+def _numbered(line: str, cell: str) -> str:
+    """The cell with its first line in place of the magic's, so that errors name the lines of the notebook."""
+    return cell if cell.startswith("%%") else f"# {PROGRAM} {line}\n{cell}"
 
 
 def _flag(key: str) -> str:

@@ -33,6 +33,10 @@ class PlainScreen:
 class CellScreen(PlainScreen):
     """A cell of IPython: displays, updates and pictures appear where they were made."""
 
+    def text(self, stream: int, text: str) -> None:
+        # not flushed: the kernel does that a few times a second, and before each display
+        (sys.stdout if stream == 1 else sys.stderr).write(text)
+
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self.colors = str(shell.colors)

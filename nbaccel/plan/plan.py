@@ -52,3 +52,13 @@ class Plan:
             local_rank=local_rank,
             local_world_size=self.local_world_size,
         )
+
+    def describe(self) -> str:
+        """The plan in one line."""
+        several = self.local_world_size > 1
+        machines = "" if self.rendezvous is None else f", {self.world_size} in all, meeting at {self.rendezvous.host}"
+        gpus = "" if self.visible_gpus is None else f" (GPUs {self.visible_gpus})"
+        return (
+            f"{self.local_world_size} worker{'s' if several else ''} by {self.launcher} on {self.device}{gpus}, "
+            f"{self.threads_per_worker} CPU thread{'s' if self.threads_per_worker > 1 else ''} each{machines}"
+        )

@@ -46,7 +46,7 @@ class Accelerator:
     Args:
         device_placement: move models, optimizer states and batches to the device.
         split_batches: cut each batch into one piece per process, instead of one batch per process.
-        mixed_precision: `no`, `bf16` or `fp16`.
+        mixed_precision: `no`, `bf16` or `fp16`; a prepared model's 16-bit outputs are handed out as float32.
         gradient_accumulation_steps: micro-batches per optimizer step.
         cpu: True trains on the CPU even if there are other devices.
         dataloader_config: how prepared loaders hand out batches.
@@ -197,7 +197,7 @@ class Accelerator:
         """Forget prepared objects and give their memory back.
 
         Args:
-            objects: what the caller is about to overwrite: `model, optimizer = accelerator.free_memory(model, optimizer)`.
+            objects: what the caller is about to overwrite: `model = accelerator.free_memory(model)`.
 
         Returns:
             One None for each of the objects.
@@ -258,7 +258,7 @@ class Accelerator:
         nn.utils.clip_grad_value_(self._prepared.unscale(parameters), clip_value)
 
     def unscale_gradients(self, optimizer: AcceleratedOptimizer | Sequence[AcceleratedOptimizer] | None = None) -> None:
-        """Bring gradients to their true size (fp16), those of the given optimizers or of all. Raises StateError as above."""
+        """Bring gradients of the given or of all optimizers to their true size (fp16). Raises StateError as above."""
         chosen = self._optimizers if optimizer is None else optimizer
         for one in [chosen] if isinstance(chosen, Optimizer) else chosen:
             self._prepared.unscale(parameter for group in one.param_groups for parameter in group["params"])

@@ -18,6 +18,9 @@ from nbaccel.runtime.world import World, current_world
 PACK_LIMIT_BYTES = 1 << 20
 """Leaves up to this size travel together: copying them costs less than another collective's latency."""
 
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+"""The old name warns where there is a new one."""
+
 REDUCTIONS = ("sum", "mean", "max", "none")
 
 
@@ -261,7 +264,7 @@ def _gather_pack(pack: Sequence[torch.Tensor], world: World) -> list[torch.Tenso
     sizes = [leaf.nbytes for leaf in pack]
     sent = torch.cat([_bytes_of(leaf) for leaf in pack]) if len(pack) > 1 else _bytes_of(pack[0])
     received = sent.new_empty(world.size * sent.numel())
-    dist.all_gather_into_tensor(received, sent, group=world.group)
+    _all_gather(received, sent, group=world.group)
     columns = received.view(world.size, -1).split(sizes, dim=1)
     return [_stacked(column, leaf) for column, leaf in zip(columns, pack, strict=True)]
 
@@ -269,7 +272,9 @@ def _gather_pack(pack: Sequence[torch.Tensor], world: World) -> list[torch.Tenso
 def _stacked(column: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
     """One leaf of all ranks, from its bytes of shape (size, nbytes)."""
     rows = column.shape[0]
-    values = column.contiguous().view(-1).view(leaf.dtype)
+    apart = column.storage_offset() > 0  # bytes in the midst of others may be ill placed for their dtype
+    values = (column.clone(memory_format=torch.contiguous_format) if apart else column.contiguous()).view(-1)
+    values = values.view(leaf.dtype)
     return values.view(rows) if leaf.ndim == 0 else values.view(rows * leaf.shape[0], *leaf.shape[1:])
 
 

@@ -40,7 +40,7 @@ class AcceleratedOptimizer(Optimizer):
         if device is not None and any(_elsewhere(state, device) for state in optimizer.state.values()):
             optimizer.load_state_dict(optimizer.state_dict())  # torch then moves each tensor to its parameter
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # one of its overloads
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step if gradients are complete, else do nothing."""
         if self._gradients.sync_gradients:
             result, self._skipped = self.precision.step(self.optimizer, closure)
@@ -73,7 +73,7 @@ class AcceleratedOptimizer(Optimizer):
         return bool(self._skipped)
 
     @property
-    def state(self) -> Any:  # type: ignore[override]  # an attribute in torch
+    def state(self) -> Any:
         return self.optimizer.state
 
     @state.setter
@@ -81,7 +81,7 @@ class AcceleratedOptimizer(Optimizer):
         self.optimizer.state = value
 
     @property
-    def param_groups(self) -> Any:  # type: ignore[override]  # an attribute in torch
+    def param_groups(self) -> Any:
         return self.optimizer.param_groups
 
     @param_groups.setter
@@ -89,7 +89,7 @@ class AcceleratedOptimizer(Optimizer):
         self.optimizer.param_groups = value
 
     @property
-    def defaults(self) -> Any:  # type: ignore[override]  # an attribute in torch
+    def defaults(self) -> Any:
         return self.optimizer.defaults
 
     @defaults.setter

@@ -165,7 +165,7 @@ class Preparation:
     def clear(self) -> None:
         """Forget everything."""
         for known in (self.models, self.optimizers, self.schedulers, self.loaders):
-            known.clear()  # type: ignore[attr-defined]  # all are lists
+            known.clear()
 
     def _wanted(self, place: bool | None) -> bool:
         return self._place if place is None else place

@@ -44,17 +44,19 @@ class AcceleratedScheduler:
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Move on if the optimizers did."""
+        scheduler = self.scheduler
         if not self.step_with_optimizer:
-            self.scheduler.step(*args, **kwargs)
+            scheduler.step(*args, **kwargs)
             return
         if not self._gradients.sync_gradients:
             return
         for optimizer in self._may_skip:
             if optimizer.step_was_skipped:
                 return
+        last = self._last
         for _ in range(self._steps):
-            if self._last is None or self.scheduler.last_epoch < self._last:  # the last round may be too long for it
-                self.scheduler.step(*args, **kwargs)
+            if last is None or scheduler.last_epoch < last:  # the last round may be too long for the schedule
+                scheduler.step(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name == "scheduler":  # not there yet, while unpickling

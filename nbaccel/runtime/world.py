@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from nbaccel.config import RunConfig, call_layer, resolve
 from nbaccel.machine import probe
@@ -64,13 +65,16 @@ class _Here:
     """What this process knows of its world; a holder, so that it can be forgotten."""
 
     world: World | None = None
-    own_group: bool = False
-    groups: dict[str, dist.ProcessGroup] = {}
+    store: tuple[Any, int, int] | None = None
+    made: int = 0
+    own_group: dist.ProcessGroup | None = None
+    joined: dist.ProcessGroup | None = None
+    beside: ClassVar[dict[tuple[dist.ProcessGroup, str], dist.ProcessGroup]] = {}
 
 
 def current_world() -> World:
-    """The world of the last `Accelerator` or state object; joined now, by configuration and environment, if there was none."""
-    if _Here.world is None or (_Here.world.size > 1 and not dist.is_initialized()):
+    """The world of the last `Accelerator` or state object; if there was none, the configured one is joined now."""
+    if _Here.world is None or _default_group() not in (None, _Here.joined):  # a session may rebuild its group
         return join_world(*parts_for(configure({})))
     return _Here.world
 
@@ -98,7 +102,7 @@ def parts_for(config: RunConfig) -> tuple[Parts, Topology]:
 def _topology(environ: Mapping[str, str]) -> Topology:
     """The position that the launcher wrote, or that an existing process group knows."""
     told = topology_of(environ)
-    if not dist.is_available() or not dist.is_initialized():
+    if _default_group() is None:
         return told
     rank, size = dist.get_rank(), dist.get_world_size()
     if told.world_size == size:
@@ -123,26 +127,48 @@ def join_world(parts: Parts, topology: Topology, options: GroupOptions | None = 
     _Here.world = World(
         topology.rank, topology.world_size, topology.local_rank, topology.local_world_size, device, backend, group
     )
+    _Here.joined = _default_group()
     return _Here.world
+
+
+def _default_group() -> dist.ProcessGroup | None:
+    return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
 
 
 def _group_with(backend: str, options: GroupOptions) -> dist.ProcessGroup | None:
     """The default group if it speaks `backend`, else one beside it that does."""
-    if not dist.is_initialized():
-        wanted: dict[str, Any] = {"init_method": options.init_method, "timeout": options.timeout}
-        dist.init_process_group(backend, **{name: value for name, value in wanted.items() if value is not None})
-        _Here.own_group = True
-        _Here.groups = {}
+    default = _default_group() or _make_default_group(backend, options)
     if backend in dist.get_backend_config():
         return None
-    if backend not in _Here.groups:
-        _Here.groups[backend] = dist.new_group(backend=backend, timeout=options.timeout)
-    return _Here.groups[backend]
+    key = (default, backend)
+    if key not in _Here.beside:
+        _Here.beside[key] = dist.new_group(backend=backend, timeout=options.timeout)
+    return _Here.beside[key]
+
+
+def _make_default_group(backend: str, options: GroupOptions) -> dist.ProcessGroup:
+    """Join the group; the store where the ranks meet outlives it.
+
+    Were it made anew for a second group, as torch does, a fast rank could still reach the first one's store on the
+    same port, and wait there for ever.
+    """
+    timeout: dict[str, Any] = {} if options.timeout is None else {"timeout": options.timeout}
+    if _Here.store is None:
+        place = options.init_method or "env://"
+        rank, size = (int(os.environ[name]) if name in os.environ else -1 for name in ("RANK", "WORLD_SIZE"))
+        _Here.store = next(iter(rendezvous(place, rank, size, **timeout)))
+    store, rank, size = _Here.store
+    _Here.made += 1
+    fresh = dist.PrefixStore(f"nbaccel/{_Here.made}", store)  # type: ignore[attr-defined]  # missing in torch's types
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, **timeout)
+    _Here.own_group = _default_group()
+    assert _Here.own_group is not None
+    return _Here.own_group
 
 
 def leave_group() -> None:
     """Take the process group down; one that somebody else made (a session of workers) is theirs to end and stays."""
-    if _Here.own_group and dist.is_initialized():
+    if _Here.own_group is not None and _Here.own_group is _default_group():
         dist.destroy_process_group()
-    _Here.own_group = False
-    _Here.groups = {}
+    _Here.own_group = None
+    _Here.beside.clear()

@@ -127,7 +127,7 @@ def _tracked_class(tracker_id: str) -> Any:
     return internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker_id]
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):
     def __init__(self, peer_classes: bool) -> None:
         self._stream = io.BytesIO()
         super().__init__(self._stream, protocol=5, buffer_callback=self._keep_in_band)
@@ -157,6 +157,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if tracker_id in self._peer_classes:
                 return _tracked_class, (tracker_id,)
             self._note_definition(obj, None)
+        elif isinstance(obj, io.TextIOWrapper) and obj not in (sys.stdout, sys.stderr):
+            # cloudpickle would send a file's contents and never say so
+            raise pickle.PicklingError("an open file belongs to one process")
         elif self._storages.torch is not None:
             reduced = self._reduce_torch(obj)
             if reduced is not NotImplemented:
@@ -164,8 +167,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
     def _note_definition(self, obj: Any, file: str | None) -> None:
-        if obj.__module__ == "__main__" and self._main.get(obj.__name__) is obj:
-            self._definitions[obj.__name__] = obj
+        obj_name: str = obj.__name__
+        if obj.__module__ == "__main__" and self._main.get(obj_name) is obj:
+            self._definitions[obj_name] = obj
         if file is not None:
             self._files.add(file)
 

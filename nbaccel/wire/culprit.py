@@ -53,7 +53,9 @@ def _search(value: object, path: str, error: Exception, depth: int, seen: set[in
 
 
 def _remedy(path: str) -> str:
-    return "Create it inside the function." if path.startswith("`") else "Leave it out, or create it inside the function."
+    return (
+        "Create it inside the function." if path.startswith("`") else "Leave it out, or create it inside the function."
+    )
 
 
 def _children(value: object, path: str) -> Iterator[tuple[str, object]]:
@@ -87,4 +89,6 @@ def _captured(function: types.FunctionType) -> Iterator[tuple[str, object]]:
     for name, child in {**captured.nonlocals, **captured.globals}.items():
         if getattr(builtins, name, None) is not child:
             yield f"`{name}`, which {function.__name__}() uses", child
-    yield from ((f"the default {default!r} of {function.__name__}()", default) for default in function.__defaults__ or ())
+    yield from (
+        (f"the default {default!r} of {function.__name__}()", default) for default in function.__defaults__ or ()
+    )

@@ -18,7 +18,14 @@ from nbaccel.wire.parcel import Parcel
 
 @dataclass(frozen=True)
 class Fork:
-    """Fork one worker; four descriptors come along: channel, stdout, stderr, status pipe."""
+    """Fork one worker; four descriptors come along: channel, stdout, stderr, status pipe.
+
+    Attributes:
+        command: what to execute in it, with `{channel}`, `{stdout}` and `{stderr}` in place of the numbers that these
+            descriptors have there; empty for a worker that is ready as it is.
+    """
+
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

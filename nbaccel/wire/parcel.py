@@ -6,7 +6,6 @@ number of workers and no rank can disturb another.
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
 import tempfile
@@ -19,13 +18,39 @@ _ALIGNMENT = 64
 _WRITE_CHUNK = 1 << 30  # one write call moves at most 2 GiB
 
 
+class MemoryFile:
+    """A file without a name, in memory where the system can; gone when nobody holds a descriptor of it."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._descriptor = _new_memory_file() if descriptor is None else descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _new_memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("nbaccel", os.MFD_CLOEXEC)
+    descriptor, path = tempfile.mkstemp(prefix="nbaccel-")
+    os.unlink(path)
+    return descriptor
+
+
 @dataclass(frozen=True)
 class Parcel:
     """Encoded data.
 
     Attributes:
         segments: offset and size in bytes of each segment.
-        buffers: numbers of the segments that are pickle's out-of-band buffers, in order; the last segment is the pickle.
+        buffers: numbers of the segments that are pickle's out-of-band buffers, in order; the last one is the pickle.
         inline: all segments' bytes, None when they lie in the memory file.
         file: the memory file; stripped before a message is sent, its descriptor travels beside it.
         sources: source lines of code without a file, by the file name in its code objects.
@@ -34,7 +59,7 @@ class Parcel:
     segments: tuple[tuple[int, int], ...]
     buffers: tuple[int, ...]
     inline: bytes | None
-    file: io.FileIO | None = None
+    file: MemoryFile | None = None
     sources: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
@@ -52,7 +77,7 @@ class Parcel:
 
     def with_file(self, descriptors: Sequence[int]) -> Parcel:
         """The parcel on the receiving side; takes over its descriptor if one came."""
-        return replace(self, file=io.FileIO(descriptors[0], "r+")) if descriptors else self
+        return replace(self, file=MemoryFile(descriptors[0])) if descriptors else self
 
     def open(self) -> list[memoryview]:
         """All segments as writable memory, private to this process."""
@@ -61,14 +86,12 @@ class Parcel:
 
     def _mapped(self) -> mmap.mmap:
         assert self.file is not None, "a large parcel comes with its memory file"
-        with self.file:
-            return mmap.mmap(
-                self.file.fileno(), self.size_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-            )
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        return mmap.mmap(self.file.fileno(), self.size_bytes, flags=mmap.MAP_PRIVATE, prot=access)
 
 
 Pieces = Sequence[tuple[int, memoryview]]
-"""What is to be written of a segment: offsets inside it, and bytes. What is left out reads as zero and costs nothing."""
+"""What is to be written of a segment: offsets inside it, and bytes. What is left out reads as zero and is free."""
 
 
 def pack(
@@ -97,19 +120,11 @@ def _joined(total: int, writes: Sequence[tuple[int, memoryview]]) -> bytes:
     return bytes(whole)
 
 
-def _memory_file(total: int, writes: Sequence[tuple[int, memoryview]]) -> io.FileIO:
-    file = _new_memory_file()
+def _memory_file(total: int, writes: Sequence[tuple[int, memoryview]]) -> MemoryFile:
+    file = MemoryFile()
     os.ftruncate(file.fileno(), total)
     for offset, view in writes:
         written = 0
         while written < view.nbytes:
             written += os.pwrite(file.fileno(), view[written : written + _WRITE_CHUNK], offset + written)
     return file
-
-
-def _new_memory_file() -> io.FileIO:
-    if hasattr(os, "memfd_create"):
-        return io.FileIO(os.memfd_create("nbaccel", os.MFD_CLOEXEC), "r+")
-    number, path = tempfile.mkstemp(prefix="nbaccel-")
-    os.unlink(path)
-    return io.FileIO(number, "r+")

@@ -68,7 +68,7 @@ def _take_place(gate: InterruptGate, parent: int) -> None:
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     atexit.register(logging.shutdown)
-    atexit.register(multiprocessing.util._exit_function)
+    atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
 
 
 def _open_streams(stdout: int, stderr: int) -> None:
@@ -98,11 +98,11 @@ def _apply(spec: WorkerSpec) -> None:
 
 def _set_threads(threads: int) -> None:
     import torch
-    import torch.distributed as dist
+    from torch import distributed
 
     torch.set_num_threads(threads)
-    if dist.is_available():
-        dist.set_debug_level_from_env()
+    if distributed.is_available():
+        distributed.set_debug_level_from_env()  # type: ignore[attr-defined]
 
 
 def _set_random(state: RandomState, seed: int | None) -> None:
@@ -129,9 +129,9 @@ def _serve_store(spec: WorkerSpec, descriptors: list[int]) -> object:
         return None
     from datetime import timedelta
 
-    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    return dist.TCPStore(
+    return TCPStore(
         spec.environ["MASTER_ADDR"],
         int(spec.environ["MASTER_PORT"]),
         world_size=spec.world_size,

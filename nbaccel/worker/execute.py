@@ -35,7 +35,9 @@ class Executor:
                 value = asyncio.run(value)
             self.shell.events.trigger("post_execute")  # draws the figures that are still open
         name = getattr(function, "__name__", "the function")
-        return self._answer(value, f"the value returned by {name}()", message.wants_value, modules, message.wants_models)
+        return self._answer(
+            value, f"the value returned by {name}()", message.wants_value, modules, message.wants_models
+        )
 
     def run_cell(self, message: RunCell) -> Encoded | None:
         """Run the cell. Returns the asked names' values by name. Raises what the cell raises."""

@@ -10,7 +10,6 @@ import gc
 import importlib
 import os
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
@@ -23,8 +22,6 @@ _SECOND_STAGE = (
     "torch.optim.lr_scheduler",
     "nbaccel.runtime.accelerator",
 )
-_NEVER = frozenset({"ipykernel", "zmq", "tornado", "jupyter_client", "jupyter_core", "debugpy", "comm", "ipyparallel"})
-"""Machinery of the kernel itself: workers have no use for it, and some of it leaves threads."""
 
 
 def first_stage() -> None:
@@ -46,7 +43,7 @@ class Ahead:
     def add(self, modules: Iterable[str]) -> None:
         """Modules that the kernel has imported."""
         known = {*sys.modules, *self._trusted, *self._untried, *self.left_out}
-        self._untried += [name for name in modules if name not in known and name.partition(".")[0] not in _NEVER]
+        self._untried += [name for name in modules if name not in known]
 
     def has_work(self) -> bool:
         return bool(self._trusted) or (self._probe is None and bool(self._untried))
@@ -161,7 +158,7 @@ def _import_quietly(name: str) -> str:
     """Import a module; says `fails` instead of raising: what the kernel could import may not exist here."""
     try:
         importlib.import_module(name)
-    except BaseException:  # noqa: BLE001 - module code may raise anything, SystemExit included
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - module code may raise anything, SystemExit included
+        print(f"could not import {name} ahead: {type(error).__name__}: {error}", flush=True)
         return "fails"
     return ""

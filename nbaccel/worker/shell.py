@@ -19,7 +19,14 @@ class _Publisher(DisplayPublisher):
     show: Show | None = None
 
     def publish(
-        self, data: Any, metadata: Any = None, source: Any = None, *, transient: Any = None, update: Any = False, **_: Any
+        self,
+        data: Any,
+        metadata: Any = None,
+        source: Any = None,
+        *,
+        transient: Any = None,
+        update: Any = False,
+        **_: Any,
     ) -> None:
         if self.show is not None:
             kind = "update" if update else "display"
@@ -68,12 +75,12 @@ class WorkerShell(InteractiveShell):
         return tuple(self.InteractiveTB.structured_traceback(kind, error, trace))
 
     def _use_colors(self, colors: str) -> None:
-        if self.colors.lower() == colors.lower():
+        if str(getattr(self, "colors", "")).lower() == colors.lower():
             return
         try:
-            self.colors = colors
+            self.set_trait("colors", colors)
         except Exception:  # noqa: BLE001 - a theme that only the kernel knows; traitlets raises its own classes
-            self.colors = "nocolor"
+            self.set_trait("colors", "nocolor")
 
 
 def user_frames(error: BaseException) -> types.TracebackType | None:

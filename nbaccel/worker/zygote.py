@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.messages import Fork, Preload
@@ -32,7 +33,7 @@ class Zygote:
         """Until the kernel is gone."""
         while True:
             timeout = 0 if self._ahead.has_work() else None
-            waiting = [self._channel, self._alive, self._wakeup, *self._ahead.descriptors()]
+            waiting: list[Channel | int] = [self._channel, self._alive, self._wakeup, *self._ahead.descriptors()]
             ready, _, _ = select.select(waiting, [], [], timeout)
             if self._alive in ready:
                 return
@@ -47,17 +48,19 @@ class Zygote:
     def _serve_one(self) -> None:
         message, descriptors = self._channel.receive()
         if isinstance(message, Fork):
-            self._fork(descriptors)
+            self._fork(message.command, descriptors)
         elif isinstance(message, Preload):
             self._ahead.add(message.modules)
 
-    def _fork(self, descriptors: Sequence[int]) -> None:
+    def _fork(self, command: Sequence[str], descriptors: Sequence[int]) -> None:
         channel, stdout, stderr, status = descriptors
         me = os.getpid()
         pid = os.fork()
         if pid == 0:
             self._forget_kernel()
             os.close(status)
+            if command:
+                _execute(command, channel, stdout, stderr)
             bootstrap.run_worker(channel, stdout, stderr, parent=me)
         for descriptor in (channel, stdout, stderr):
             os.close(descriptor)
@@ -83,6 +86,15 @@ class Zygote:
                 descriptor = self._status.pop(pid)
                 _write_number(descriptor, os.waitstatus_to_exitcode(status))
                 os.close(descriptor)
+
+
+def _execute(command: Sequence[str], channel: int, stdout: int, stderr: int) -> None:
+    """Become another program that inherits these descriptors; never returns."""
+    numbers = {"{channel}": str(channel), "{stdout}": str(stdout), "{stderr}": str(stderr)}
+    for descriptor in (channel, stdout, stderr):
+        os.set_inheritable(descriptor, True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.execv(command[0], [numbers.get(word, word) for word in command])
 
 
 def _write_number(descriptor: int, number: int) -> None:
@@ -123,10 +135,8 @@ def main(channel: int, alive: int, kernel: int) -> None:
     preload.first_stage()
     gc.collect()
     gc.freeze()
-    try:
+    with suppress(EOFError):  # the kernel closed its end: it is gone, or wants another zygote
         Zygote(Channel(socket.socket(fileno=channel)), alive, wakeup).serve()
-    except EOFError:
-        pass  # the kernel closed its end: it is gone, or wants another zygote
     _end()
 
 

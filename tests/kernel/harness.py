@@ -23,7 +23,9 @@ class Answer:
     outputs: list[dict[str, Any]] = field(default_factory=list)
 
     def text(self, stream: str = "stdout") -> str:
-        return "".join(o["content"]["text"] for o in self.outputs if o["type"] == "stream" and o["content"]["name"] == stream)
+        return "".join(
+            o["content"]["text"] for o in self.outputs if o["type"] == "stream" and o["content"]["name"] == stream
+        )
 
     @property
     def error(self) -> str:
@@ -91,7 +93,7 @@ class Kernel:
         """The value of an expression, as a Python literal."""
         import ast
 
-        return ast.literal_eval(self.ok(f"print(repr({expression}))").text())
+        return ast.literal_eval(self.ok(f"print(repr(({expression})))").text())
 
     def children(self) -> list[psutil.Process]:
         """Processes below the kernel."""

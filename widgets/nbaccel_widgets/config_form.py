@@ -19,7 +19,7 @@ _MUTED = "color:var(--jp-ui-font-color2,inherit)"
 _WRONG = "color:var(--jp-error-color1,#d9413c)"
 _CODE = "font-family:var(--jp-code-font-family,monospace)"
 # Heights are fixed, so that nothing moves while a text comes and goes.
-_NOTE = '<div style="height:2.6em;line-height:1.3;overflow:auto">{}</div>'
+_NOTE = '<div title="{}" style="height:2.6em;line-height:1.3;overflow:auto">{}</div>'
 _SUMMARY = '<div role="status" aria-live="polite" style="height:4.2em;line-height:1.4;overflow:auto">{}</div>'
 
 
@@ -91,7 +91,7 @@ class ConfigForm(widgets.VBox):
         written = self._written()
         outcomes = {name: self._resolve_alone(name, written) for name in KEYS}
         for name, outcome in outcomes.items():
-            self.notes[name].value = _NOTE.format(_explain(KEYS[name], outcome))
+            self.notes[name].value = _NOTE.format(escape(KEYS[name].text), _explain(KEYS[name], outcome))
         wrong = [name for name, outcome in outcomes.items() if isinstance(outcome, ConfigError)]
         self.summary.value = _SUMMARY.format(f"{self._preview(wrong)}<br>{_span(_CODE, self.line)}")
 

@@ -41,7 +41,7 @@ class BatchSamplerShard(BatchSampler):
         self.process_index = process_index
         self.split_batches = split_batches
         self.even_batches = even_batches
-        self.batch_size = getattr(batch_sampler, "batch_size", None)
+        self.batch_size = getattr(batch_sampler, "batch_size", None)  # type: ignore[assignment]  # None: any length
         self.drop_last = bool(getattr(batch_sampler, "drop_last", False))
         if split_batches and (not self.batch_size or self.batch_size % num_processes):
             raise PlanError(
@@ -81,7 +81,7 @@ class BatchSamplerShard(BatchSampler):
     def _piece(self) -> int:
         return self.batch_size // self.num_processes
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # without a batch size, items need not be lists
+    def __iter__(self) -> Iterator[Any]:
         return self._pieces() if self.split_batches else self._every_nth()
 
     def _pieces(self) -> Iterator[list[int]]:

@@ -1,0 +1,56 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Python 3.10 or newer and make are all they need.
+
+PYTHON ?= python3
+# What provides torch; another build: make venv TORCH="torch==2.9.0"
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build
+
+.PHONY: help venv demo test check lab bench clean
+
+help:  ## What can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+# Each stamp is one level of installation; all live in the same .venv.
+$(VENV)/base: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[notebooks,widgets]"
+	touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[test]"
+	touch $@
+
+$(VENV)/lab: $(VENV)/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[lab,notebooks]"
+	touch $@
+
+$(VENV)/bench: $(VENV)/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[bench]"
+	touch $@
+
+venv: $(VENV)/base  ## The virtual environment, with nbaccel in it
+
+demo: $(VENV)/base  ## Run notebooks/01_first_run.ipynb in a real kernel and show what it printed
+	$(BIN)/python notebooks/run.py notebooks/01_first_run.ipynb $(BUILD)/demo
+
+test: $(VENV)/test  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test  ## Lint, formatting, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lab: $(VENV)/lab  ## Open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+bench: $(VENV)/bench  ## Measure nbaccel beside its peers
+	$(BIN)/python benchmarks/launch.py
+	$(BIN)/python benchmarks/step.py
+
+clean:  ## Remove what was made
+	rm -rf $(VENV) $(BUILD)

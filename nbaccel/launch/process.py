@@ -1,0 +1,69 @@
+"""What the kernel side knows of a worker process: the descriptors that it is born with, and a handle on its life."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+_NUMBER_BYTES = 8
+
+
+@dataclass(frozen=True)
+class WorkerEnds:
+    """The descriptors that a worker is born with; the starter's copies are closed by its caller.
+
+    Attributes:
+        channel: its end of the channel.
+        stdout: where its standard output goes.
+        stderr: where its standard error goes.
+    """
+
+    channel: int
+    stdout: int
+    stderr: int
+
+
+class ProcessHandle:
+    """A process that somebody else watches over and reports on through a pipe: first its id, then how it ended."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self._known: list[int] = []
+        self._ended = False
+
+    def fileno(self) -> int:
+        """Readable when there is something new to learn."""
+        return self._status
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; waits for it if it is not known yet; None if it never started."""
+        while not self._known and not self._ended:
+            self.learn()
+        return self._known[0] if self._known else None
+
+    @property
+    def status(self) -> int | None:
+        """How it ended, as `Popen.returncode`; None while it runs or when nobody knows."""
+        return self._known[1] if len(self._known) > 1 else None
+
+    def learn(self) -> bool:
+        """Read what is new. Returns whether the process has ended."""
+        data = os.read(self._status, _NUMBER_BYTES)
+        if data:
+            self._known.append(int.from_bytes(data, "little", signed=True))
+        self._ended = not data or len(self._known) > 1
+        return self._ended
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all that it started in its group."""
+        if self.pid is None:
+            return
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return  # gone already
+
+    def close(self) -> None:
+        os.close(self._status)

@@ -1,0 +1,197 @@
+"""What goes wrong in a real kernel, and what is left behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from harness import Kernel, running_kernel
+
+
+def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+def settled(kernel: Kernel) -> bool:
+    """Only the zygote is below the kernel."""
+    return wait_until(lambda: len(kernel.children()) == 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("fate", "words"),
+    [
+        ("os.kill(os.getpid(), 9)", "rank 1 was killed by SIGKILL"),
+        ("__import__('ctypes').string_at(0)", "rank 1 was killed by SIGSEGV: a crash in C code"),
+        ("os._exit(7)", "rank 1 called exit with code 7"),
+        ("os.abort()", "rank 1 was killed by SIGABRT"),
+    ],
+)
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_rank_that_dies_is_told_with_its_last_output(kernel: Kernel, method: str, fate: str, words: str) -> None:
+    answer = kernel.run(
+        f"%%accelerate -n 2 --start-method {method}\nimport os, time\nif os.environ['RANK'] == '1':\n"
+        f"    print('almost there')\n    {fate}\ntime.sleep(60)"
+    )
+    assert words in answer.error
+    assert "almost there" in answer.error
+    assert settled(kernel)
+
+
+def test_a_peer_of_a_killed_rank_does_not_hide_the_cause(kernel: Kernel) -> None:
+    answer = kernel.run(
+        "%%accelerate -n 2\nimport os, torch, torch.distributed as dist\ndist.init_process_group()\n"
+        "dist.all_reduce(torch.ones(1))\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ndist.all_reduce(torch.ones(1))"
+    )
+    assert "rank 1 was killed by SIGKILL" in answer.error
+
+
+def test_a_rank_that_raises_stops_one_that_waits_in_a_collective(kernel: Kernel) -> None:
+    started = time.monotonic()
+    answer = kernel.run(
+        "%%accelerate -n 2\nimport os, torch, torch.distributed as dist\ndist.init_process_group()\n"
+        "if os.environ['RANK'] == '1': raise ValueError('mine')\ndist.all_reduce(torch.ones(1))"
+    )
+    assert "rank 1 of 2 failed: ValueError: mine" in answer.error
+    assert time.monotonic() - started < 10
+    assert settled(kernel)
+
+
+@pytest.mark.parametrize(
+    "stuck",
+    [
+        "time.sleep(60)",
+        "while True: pass",
+        "dist.all_reduce(torch.ones(1)) if rank else time.sleep(60)",
+        "ctypes.CDLL(None).sleep(60)",
+        "ctypes.PyDLL(None).sleep(60)",
+    ],
+)
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_interrupt_ends_everything_soon(kernel: Kernel, method: str, stuck: str) -> None:
+    cell = kernel.start(
+        f"%%accelerate -n 2 --start-method {method}\nimport ctypes, os, time, torch, torch.distributed as dist\n"
+        "dist.init_process_group()\ndist.barrier()\nrank = int(os.environ['RANK'])\n"
+        f"if rank == 0: print('running', flush=True)\n{stuck}"
+    )
+    while "running" not in str(kernel.client.get_iopub_msg(timeout=60)["content"].get("text")):
+        pass
+    time.sleep(0.2)
+    started = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    answer = kernel.finish(cell)
+    assert time.monotonic() - started < 6
+    assert "KeyboardInterrupt" in answer.error
+    assert settled(kernel)
+    assert kernel.value("1 + 1") == 2
+
+
+def test_an_interrupt_during_the_cold_start(fresh_kernel: Kernel) -> None:
+    cell = fresh_kernel.start("import nbaccel, os\nprint('go')\nnbaccel.notebook_launcher(lambda: 1, num_processes=2)")
+    time.sleep(1.0)
+    fresh_kernel.manager.interrupt_kernel()
+    fresh_kernel.finish(cell)
+    assert fresh_kernel.value("nbaccel.notebook_launcher(lambda: 5, num_processes=2)") == 5
+
+
+def test_a_timeout_ends_the_run_and_names_who_was_not_done(kernel: Kernel) -> None:
+    answer = kernel.run("%%accelerate -n 2 --timeout 1\nimport os, time\nif os.environ['RANK'] == '1': time.sleep(60)")
+    assert "RunTimeoutError" in answer.error
+    assert "rank 1 had not finished" in answer.error
+    assert settled(kernel)
+
+
+def test_the_next_launch_after_the_zygote_died(kernel: Kernel) -> None:
+    for _ in range(2):
+        kernel.ok("from nbaccel.launch import zygote\nimport os, signal\nos.kill(zygote.current().pid, signal.SIGKILL)")
+        assert kernel.value("notebook_launcher(lambda: 1, num_processes=2)") == 1
+
+
+def test_children_of_workers_end_with_them(kernel: Kernel) -> None:
+    kernel.ok("%%accelerate -n 2\nimport subprocess\nsubprocess.Popen(['sleep', '600'])\nNone")
+    assert settled(kernel)
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_killed_kernel_leaves_nothing_behind(method: str) -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel")
+        kernel.start(
+            f"%%accelerate -n 2 --start-method {method}\nimport ctypes, os, subprocess, torch\n"
+            "from torch.utils.data import DataLoader\nsubprocess.Popen(['sleep', '600'])\n"
+            "class Slow(torch.utils.data.Dataset):\n    def __len__(self): return 100\n"
+            "    def __getitem__(self, n): __import__('time').sleep(600)\n"
+            "loader = iter(DataLoader(Slow(), num_workers=2))\nprint('running', flush=True)\n"
+            "if os.environ['RANK'] == '1': ctypes.PyDLL(None).sleep(600)\nnext(loader)"
+        )
+        while "running" not in str(kernel.client.get_iopub_msg(timeout=60)["content"].get("text")):
+            pass
+        time.sleep(1.0)
+        below = kernel.children()
+        assert len(below) >= 6
+        os.kill(kernel.pid, signal.SIGKILL)
+        assert wait_until(lambda: gone(below), 5)
+
+
+def test_a_restart_leaves_nothing_behind_and_is_not_slowed() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel\nimport nbaccel")
+        kernel.ok("nbaccel.notebook_launcher(lambda: 1, num_processes=2)")
+        below = kernel.children()
+        started = time.monotonic()
+        kernel.manager.restart_kernel(now=False)
+        assert time.monotonic() - started < 5
+        assert wait_until(lambda: gone(below), 5)
+
+
+def test_two_notebooks_at_once_do_not_meet(kernel: Kernel) -> None:
+    reduce_ranks = (
+        "def total():\n    import torch, torch.distributed as dist\n    dist.init_process_group()\n"
+        "    t = torch.tensor(float(base + dist.get_rank())); dist.all_reduce(t)\n    return t.item()"
+    )
+    with running_kernel() as other:
+        other.ok("from nbaccel import notebook_launcher")
+        kernel.ok(f"base = 10\n{reduce_ranks}")
+        other.ok(f"base = 20\n{reduce_ranks}")
+        loop = "print([notebook_launcher(total, num_processes=2) for _ in range(5)])"
+        cells = [(one, one.start(loop)) for one in (kernel, other)]
+        texts = [one.finish(cell).text() for one, cell in cells]
+        assert texts == [f"{[21.0] * 5}\n", f"{[41.0] * 5}\n"]
+
+
+def test_fifty_launches_leave_nothing_behind(kernel: Kernel) -> None:
+    kernel.ok(
+        "import gc, os, psutil, threading\n"
+        "def state():\n    gc.collect()\n    p = psutil.Process()\n"
+        "    return len(os.listdir('/proc/self/fd')), threading.active_count(), len(p.children()), p.memory_info().rss / 2**20\n"
+        "import numpy as np\nbig = np.zeros(1 << 20)\ndef work(): return big\n"
+        "def fails(): raise ValueError\n"
+        "def once():\n    notebook_launcher(work, num_processes=2)\n    try: notebook_launcher(fails, num_processes=2)\n"
+        "    except Exception: pass\n"
+        "for _ in range(5): once()\nbefore = state()\nfor _ in range(25): once()\nafter = state()"
+    )
+    before, after = kernel.value("(before, after)")
+    assert before[:3] == after[:3]
+    assert after[3] - before[3] < 10
+
+
+@pytest.mark.parametrize("how", ["threading.Thread(target=go)", "multiprocessing.dummy.Process(target=go)"])
+def test_launching_from_a_thread(kernel: Kernel, how: str) -> None:
+    kernel.ok(
+        "import threading, multiprocessing.dummy\nout = []\ndef go(): out.append(notebook_launcher(lambda: 3, num_processes=2))\n"
+        f"t = {how}; t.start(); t.join()"
+    )
+    assert kernel.value("out") == [3]

@@ -1,0 +1,51 @@
+"""Starts real ranks for the tests of the runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKS = Path(__file__).parent / "rank_checks.py"
+Verdicts = dict[str, list[str]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+    }
+
+
+def run_checks(size: int, folder: Path) -> Verdicts:
+    """Run all checks of `rank_checks.py` on `size` real processes; for each check the tracebacks, one per rank."""
+    port = free_port()
+    command = [sys.executable, str(CHECKS), str(folder)]
+    ranks = [subprocess.Popen(command, env=rank_environment(rank, size, port)) for rank in range(size)]
+    try:
+        assert [process.wait(timeout=100) for process in ranks] == [0] * size
+    finally:
+        for process in ranks:
+            process.kill()
+    found: Verdicts = {}
+    for rank in range(size):
+        for name, trouble in json.loads((folder / f"{rank}.json").read_text()).items():
+            found.setdefault(name, []).append(trouble)
+    return found
