@@ -95,7 +95,7 @@ class Supervisor:
         descriptors: list[int] = [self._wakeup]
         for worker in self._workers:
             if not worker.exited:
-                descriptors += [worker.process.fileno(), worker.channel.fileno()]
+                descriptors += [worker.process.fileno(), *([] if worker.left else [worker.channel.fileno()])]
                 descriptors += worker.pipes.values() if may_read else ()
         ready, _, _ = select.select(descriptors, [], [], self._patience())
         self._ready = frozenset(ready)
@@ -118,11 +118,12 @@ class Supervisor:
             for stream, descriptor in tuple(worker.pipes.items()):
                 if descriptor in self._ready:
                     self._show(worker, worker.read_pipe(stream) or [], emit, now)
-        if worker.channel.fileno() in self._ready:
+        if not worker.left and worker.channel.fileno() in self._ready:
             self._receive(worker, emit, now)
         if worker.order.waits():
             self._show(worker, worker.order.expire(now), emit, now)
-        if worker.process.fileno() in self._ready and worker.process.learn():
+        has_ended = worker.process.fileno() in self._ready and worker.process.learn()
+        if has_ended or (worker.left and worker.rank in self._done):
             self._see_out(worker, emit, now)
 
     def _receive(self, worker: Worker, emit: Emit, now: float) -> None:
@@ -131,7 +132,7 @@ class Supervisor:
                 message, descriptors = worker.channel.receive()
                 self._show(worker, worker.order.message(_with_file(message, descriptors), now), emit, now)
         except (EOFError, OSError):
-            return  # it is going: its end will be reported
+            worker.left = True
 
     def _show(self, worker: Worker, items: Sequence[Item], emit: Emit, now: float) -> None:
         for item in items:
@@ -153,8 +154,9 @@ class Supervisor:
             self._end(GOODBYE, now)
 
     def _see_out(self, worker: Worker, emit: Emit, now: float) -> None:
-        """The process is gone: read what it left, end what it started."""
-        self._receive(worker, emit, now)
+        """The process is gone, or has said its last word: read what it left, end what it started."""
+        if not worker.left:
+            self._receive(worker, emit, now)
         self._show(worker, worker.drain() + worker.order.finish(), emit, now)
         worker.process.signal(NOW[0][1])
         worker.exited = True

@@ -28,13 +28,19 @@ _LAST_OUTPUT_CHARACTERS = 2000
 
 
 class Worker:
-    """The kernel's handle on one worker process."""
+    """The kernel's handle on one worker process.
+
+    Attributes:
+        left: it has closed its end of the channel, as the last thing it does.
+        exited: nothing more is expected of it.
+    """
 
     def __init__(self, rank: int, process: ProcessHandle, channel: Channel, pipes: dict[int, int], token: str) -> None:
         self.rank, self.process, self.channel = rank, process, channel
         self.pipes = pipes
         self.order = Order(token)
         self.last_output = ""
+        self.left = False
         self.exited = False
         for descriptor in pipes.values():
             os.set_blocking(descriptor, False)

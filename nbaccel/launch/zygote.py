@@ -31,6 +31,7 @@ class Zygote:
     def __init__(self) -> None:
         self._channel: Future[Channel] = Future()
         self._followed: set[str] = set()
+        self._seen = 0
         self._log: IO[bytes] = tempfile.TemporaryFile(prefix="nbaccel-zygote-")  # noqa: SIM115 - lives as long as self
         self.pid: int | None = None
         self.ended = False
@@ -87,8 +88,11 @@ class Zygote:
 
     def follow(self, modules: Mapping[str, ModuleType]) -> None:
         """Tell the zygote which installed modules the kernel has imported since it was last told."""
+        if len(modules) == self._seen or not self._channel.done() or self.ended:
+            return
+        self._seen = len(modules)
         new = [name for name in installed_modules(modules) if name not in self._followed]
-        if not new or not self._channel.done() or self.ended:
+        if not new:
             return
         self._followed.update(new)
         self._channel.result().send(Preload(tuple(new)))

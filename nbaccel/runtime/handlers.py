@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from nbaccel.errors import CallError, PlanError
-from nbaccel.runtime.world import GroupOptions
+from nbaccel.runtime.groups import GroupOptions
 
 
 @dataclass

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from nbaccel.runtime.groups import leave_group
 from nbaccel.runtime.handlers import GradientAccumulationPlugin, InitProcessGroupKwargs
 from nbaccel.runtime.split import share_of
-from nbaccel.runtime.world import World, configure, current_world, forget_world, join_world, leave_group, parts_for
+from nbaccel.runtime.world import World, configure, current_world, forget_world, join_world, parts_for
 
 
 class DistributedType(str, Enum):

@@ -6,10 +6,12 @@ first imported in a forked child that says which of them behave; only those are 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
@@ -26,9 +28,19 @@ _SECOND_STAGE = (
 
 def first_stage() -> None:
     """What a worker cannot do without; before the first fork."""
-    from nbaccel.worker import execute, shell  # noqa: F401 - imported for the workers
+    from nbaccel.worker import serve, shell  # noqa: F401 - imported for the workers
 
     shell.make_shell()
+    calm()
+
+
+def calm() -> None:
+    """Make ready for forks: every page that a worker touches is copied, so it should find little to do."""
+    # what imports registered here is not the workers' to clean up: it would cost each of them 30 ms at its exit
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    gc.collect()
+    gc.freeze()
 
 
 class Ahead:
@@ -61,8 +73,7 @@ class Ahead:
         elif self._trusted:
             _import_quietly(self._trusted.popleft())
             if not self._trusted:
-                gc.collect()
-                gc.freeze()
+                calm()
         elif self._untried:
             self._probe = _Probe(self._untried, in_child)
 

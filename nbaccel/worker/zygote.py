@@ -6,7 +6,6 @@ safe whatever the kernel did before. It also watches: when the kernel goes, ever
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -133,8 +132,6 @@ def main(channel: int, alive: int, kernel: int) -> None:
     end_with_parent(signal.SIGTERM, kernel)
     wakeup = _wakeup_pipe(lambda *_: None)
     preload.first_stage()
-    gc.collect()
-    gc.freeze()
     with suppress(EOFError):  # the kernel closed its end: it is gone, or wants another zygote
         Zygote(Channel(socket.socket(fileno=channel)), alive, wakeup).serve()
     _end()
