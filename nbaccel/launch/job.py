@@ -7,10 +7,11 @@ import threading
 from typing import Any
 
 from nbaccel.config import Resolved
+from nbaccel.errors import LaunchError
 from nbaccel.launch.call import Call
 from nbaccel.launch.events import Event
 from nbaccel.launch.output import Policy
-from nbaccel.launch.starter import STARTERS
+from nbaccel.launch.starter import STARTERS, stillborn
 from nbaccel.launch.stopping import INTERRUPT, NOW
 from nbaccel.launch.supervisor import Supervisor
 from nbaccel.launch.team import Surroundings, start_team
@@ -41,18 +42,25 @@ class Job:
 
     def _run(self) -> None:
         try:
-            starter = STARTERS[self._plan.launcher]()
-            workers = start_team(starter, self._plan, self._resolved, self._around, self._attempt)
-            supervisor = Supervisor(workers, self._call, self._policy, self._resolved.config.timeout)
-            self._supervisor = supervisor
-            if self._stops:
-                supervisor.stop(INTERRUPT)
-            supervisor.run(self._events.put, lambda: self._events.qsize() < _LAG)
+            try:
+                self._run_once()
+            except LaunchError:  # the zygote died since the last launch: the next one is as good
+                self._run_once()
         except BaseException as error:  # noqa: BLE001 - raised again by result(), in the thread that waits
             self._problem = error
         finally:
             self._ended.set()
             self._events.put(None)
+
+    def _run_once(self) -> None:
+        starter = STARTERS[self._plan.launcher]()
+        workers = start_team(starter, self._plan, self._resolved, self._around, self._attempt)
+        self._supervisor = Supervisor(workers, self._call, self._policy, self._resolved.config.timeout)
+        if self._stops:
+            self._supervisor.stop(INTERRUPT)
+        self._supervisor.run(self._events.put, lambda: self._events.qsize() < _LAG)
+        if self._supervisor.never_began() and not self._stops:
+            raise stillborn()
 
     def next_event(self) -> Event | None:
         """Waits for the next thing to be seen; None at the end."""

@@ -19,25 +19,25 @@ class Starter:
         return ()
 
     def start(self, ends: Sequence[WorkerEnds]) -> list[ProcessHandle]:
-        """Start workers and wait until they exist. Raises LaunchError if that is impossible."""
-        try:
-            return self._start_from(zygote.shared(), ends)
-        except LaunchError:  # it died since the last launch: the next one is as good
-            return self._start_from(zygote.shared(), ends)
-
-    def _start_from(self, source: zygote.Zygote, ends: Sequence[WorkerEnds]) -> list[ProcessHandle]:
+        """Ask for workers; returns before they exist. Raises LaunchError if there is nobody to ask."""
+        source = zygote.shared()
+        source.follow(sys.modules)
         started: list[ProcessHandle] = []
         try:
-            source.follow(sys.modules)
-            started += [source.fork(one, self.command()) for one in ends]
+            for one in ends:
+                started.append(source.fork(one, self.command()))  # noqa: PERF401 - what was started must be known
         except OSError:
-            pass  # told below, with what it printed
-        if len(started) == len(ends) and all(process.pid is not None for process in started):
-            return started
-        for process in started:
-            process.close()
-        zygote.forget(source)
-        raise LaunchError(f"the workers could not be started.\n{source.log()}".rstrip())
+            for process in started:
+                process.close()
+            raise stillborn() from None
+        return started
+
+
+def stillborn() -> LaunchError:
+    """The error for workers that never came to life. The zygote that should have made them is not asked again."""
+    source = zygote.shared()
+    zygote.forget(source)
+    return LaunchError(f"the workers could not be started.\n{source.log()}".rstrip())
 
 
 class FreshStarter(Starter):

@@ -188,6 +188,10 @@ class Supervisor:
 
     # the verdict, once all is over
 
+    def never_began(self) -> bool:
+        """Whether no worker came to life: whoever was to start them had gone meanwhile."""
+        return all(worker.process.pid is None for worker in self._workers)
+
     def error(self) -> RunError | None:
         """What went wrong, None if nothing did or the user stopped it."""
         if self.interrupted:

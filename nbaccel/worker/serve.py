@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +29,6 @@ class Server:
         while True:
             message, descriptors = self._channel.receive()
             if isinstance(message, Exit):
-                _leave_group()
                 return
             assert isinstance(message, RunFunction | RunCell), f"a worker does not know {message!r}"
             self._run(message, descriptors)
@@ -54,10 +52,3 @@ class Server:
 
     def _show(self, kind: str, **content: Any) -> None:
         self._outbox.send(lambda mark: Shown(kind=kind, mark=mark, **content))
-
-
-def _leave_group() -> None:
-    """A process group that the user's code left open would complain at the end."""
-    dist = sys.modules.get("torch.distributed")
-    if dist is not None and dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
