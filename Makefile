@@ -14,12 +14,14 @@ help:  ## What can be made
 
 # Each stamp is one level of installation; all live in the same .venv.
 $(VENV)/base: pyproject.toml
+	@echo "Making $(VENV) (once; about two minutes, most of it for torch) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[notebooks,widgets]"
 	touch $@
 
 $(VENV)/test: $(VENV)/base
+	@echo "Adding what the tests need ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[test]"
 	touch $@
 

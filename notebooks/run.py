@@ -1,6 +1,6 @@
 """Executes a notebook in a real kernel, prints what its cells printed, and keeps the result and its pictures.
 
-    python notebooks/run.py NOTEBOOK FOLDER
+python notebooks/run.py NOTEBOOK FOLDER
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ def test_a_script_from_standard_input(tmp_path: Path) -> None:
 
 
 def test_ipython_in_a_terminal(tmp_path: Path) -> None:
-    code = "get_ipython().run_line_magic('load_ext', 'nbaccel')\nget_ipython().run_cell_magic('accelerate', '-n 2', \"import os\\nprint('rank', os.environ['RANK'])\\n40 + 2\")\n"
-    (tmp_path / "lines.ipy").write_text(code)
+    cell = "import os\nprint('rank', os.environ['RANK'])\n40 + 2"
+    lines = f"%load_ext nbaccel\nget_ipython().run_cell_magic('accelerate', '-n 2', {cell!r})\n"
+    (tmp_path / "lines.ipy").write_text(lines)
     done = run([sys.executable, "-m", "IPython", "--colors=NoColor", "lines.ipy"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["rank", "0", "[1]", "rank", "1", "42"]
@@ -65,7 +66,9 @@ def test_ipython_in_a_terminal(tmp_path: Path) -> None:
 
 def test_an_error_ends_a_script_with_the_remote_message(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
-        "from nbaccel import notebook_launcher\ndef fails(): raise ValueError('remote')\nnotebook_launcher(fails, num_processes=2)\n"
+        "from nbaccel import notebook_launcher\n"
+        "def fails(): raise ValueError('remote')\n"
+        "notebook_launcher(fails, num_processes=2)\n"
     )
     done = run([sys.executable, "script.py"], tmp_path)
     assert done.returncode == 1

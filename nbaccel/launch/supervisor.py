@@ -137,6 +137,7 @@ class Supervisor:
     def _show(self, worker: Worker, items: Sequence[Item], emit: Emit, now: float) -> None:
         for item in items:
             if isinstance(item, Text):
+                worker.note_output(item.text)
                 _emit_text(emit, self._policy.feed(worker.rank, item.stream, item.text, now))
             elif isinstance(item, Shown):
                 emit(Rich(worker.rank, item))

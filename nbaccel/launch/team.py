@@ -54,8 +54,11 @@ class Worker:
         if not data:
             os.close(self.pipes.pop(stream))
             return None
-        self.last_output = (self.last_output + data.decode(errors="replace"))[-_LAST_OUTPUT_CHARACTERS:]
         return self.order.text(stream, data)
+
+    def note_output(self, text: str) -> None:
+        """Remember the end of what it printed: it tells most if the worker dies."""
+        self.last_output = (self.last_output + text)[-_LAST_OUTPUT_CHARACTERS:]
 
     def drain(self) -> list[Item]:
         """All text that is in the pipes; does not wait for more, since a grandchild may hold them open."""
@@ -109,7 +112,7 @@ def random_state() -> RandomState:
     return RandomState(
         python=random.getstate(),
         numpy=numpy.random.get_state() if numpy is not None and hasattr(numpy, "random") else None,
-        torch=torch.get_rng_state().numpy().tobytes() if torch is not None and seeded else None,
+        torch=bytes(torch.get_rng_state().tolist()) if torch is not None and seeded else None,
         fresh=secrets.randbits(32),
     )
 

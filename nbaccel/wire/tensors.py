@@ -114,7 +114,7 @@ def _on_cpu(tensor: Any, kind: type, requires_grad: bool) -> Any:
 
 def reduce_generator(generator: Any) -> Any:
     """Older versions of torch cannot pickle a generator; its state says all."""
-    return _generator, (str(generator.device), generator.get_state().numpy().tobytes(), generator.initial_seed())
+    return _generator, (str(generator.device), bytes(generator.get_state().tolist()), generator.initial_seed())
 
 
 def _generator(device: str, state: bytes, seed: int) -> Any:

@@ -48,6 +48,7 @@ def test_a_rank_that_dies_is_told_with_its_last_output(kernel: Kernel, method: s
     )
     assert words in answer.error
     assert "almost there" in answer.error
+    assert "_nbaccel" not in answer.error
     assert settled(kernel)
 
 
