@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_an_error_ends_a_script_with_the_remote_message(tmp_path: Path) -> None:
     )
     done = run([sys.executable, "script.py"], tmp_path)
     assert done.returncode == 1
-    assert "WorkerError: ranks 0 and 1 of 2 failed: ValueError: remote" in done.stderr
+    assert re.search(r"WorkerError: ranks? .* of 2 failed: ValueError: remote", done.stderr)
 
 
 def test_two_machines_meet(tmp_path: Path) -> None:

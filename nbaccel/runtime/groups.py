@@ -1,13 +1,11 @@
-"""Process groups: made where there is none, and never kept alive.
-
-A group that still lives when the interpreter ends takes the process down with it (gloo's threads), so that only torch
-itself holds one strongly.
-"""
+"""Process groups: made where there is none, and never kept alive: only torch itself holds one strongly."""
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
+import time
 import weakref
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,6 +56,7 @@ def group_with(backend: str, options: GroupOptions) -> GroupRef | None:
     Returns:
         None for the default group, else one beside it.
     """
+    _end_well()
     default = default_group() or _make_default_group(backend, options)
     if backend in dist.get_backend_config():
         return None
@@ -78,7 +77,6 @@ def _make_default_group(backend: str, options: GroupOptions) -> dist.ProcessGrou
         place = options.init_method or "env://"
         rank, size = (int(os.environ[name]) if name in os.environ else -1 for name in ("RANK", "WORLD_SIZE"))
         _Made.store = next(iter(rendezvous(place, rank, size, **timeout)))
-        atexit.register(_forget_store)
     store, rank, size = _Made.store
     _Made.count += 1
     fresh = dist.PrefixStore(f"nbaccel/{_Made.count}", store)  # type: ignore[attr-defined]  # missing in torch's types
@@ -96,5 +94,19 @@ def leave_group() -> None:
     _Made.own = None
 
 
-def _forget_store() -> None:
+@functools.cache
+def _end_well() -> None:
+    """Makes the end of the process safe, once.
+
+    A thread of gloo lets go of a collective's tensors after the collective has returned, and needs Python for it. If
+    the interpreter is ending by then, the process aborts (1 in 10 scripts that end with a collective).
+    """
+    atexit.register(_let_threads_finish)
+
+
+def _let_threads_finish() -> None:
     _Made.store = None
+    time.sleep(_LAST_GRACE_S)
+
+
+_LAST_GRACE_S = 0.02

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +98,16 @@ class Kernel:
     def children(self) -> list[psutil.Process]:
         """Processes below the kernel."""
         return psutil.Process(self.pid).children(recursive=True)
+
+
+def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
+    """Whether a condition came true in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @contextmanager

@@ -5,21 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 
 import psutil
 import pytest
 
-from harness import Kernel, running_kernel
-
-
-def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+from harness import Kernel, running_kernel, wait_until
 
 
 def gone(processes: list[psutil.Process]) -> bool:

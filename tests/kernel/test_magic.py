@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from harness import Kernel
+from harness import Kernel, wait_until
 
 
 def test_a_cell_runs_on_all_ranks_and_shows_its_last_expression(kernel: Kernel) -> None:
@@ -80,7 +80,7 @@ def test_an_error_points_at_its_own_line(kernel: Kernel) -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", answer.error)
     assert "ZeroDivisionError: division by zero" in plain
     assert "----> 4 x / y" in plain
-    assert "ranks 0 and 1 of 2 failed: ZeroDivisionError: division by zero" in plain
+    assert re.search(r"ranks? .* of 2 failed: ZeroDivisionError: division by zero", plain)
     assert "nbaccel/" not in plain
 
 
@@ -171,9 +171,9 @@ def test_inline_runs_the_cell_in_the_kernel(kernel: Kernel) -> None:
 def test_the_extension_can_be_loaded_twice_and_unloaded(fresh_kernel: Kernel) -> None:
     fresh_kernel.ok("%load_ext nbaccel\n%reload_ext nbaccel")
     fresh_kernel.ok("%%accelerate -n 1\nprint(1)")
-    fresh_kernel.ok("%unload_ext nbaccel\nimport time\ntime.sleep(1)")
+    fresh_kernel.ok("%unload_ext nbaccel")
     assert "UsageError" in fresh_kernel.run("%%accelerate -n 1\nprint(1)").text("stderr")
-    assert fresh_kernel.children() == []
+    assert wait_until(lambda: fresh_kernel.children() == [], 20)
 
 
 def test_the_kernel_imports_no_torch(fresh_kernel: Kernel) -> None:
