@@ -92,13 +92,12 @@ class Supervisor:
             os.close(self._wakeup)
 
     def _wait(self, may_read: bool) -> None:
-        descriptors: list[int] = [self._wakeup]
+        poll = select.poll()  # not select(), which knows no descriptor above 1023
+        poll.register(self._wakeup, select.POLLIN)
         for worker in self._workers:
-            if not worker.exited:
-                descriptors += [worker.process.fileno(), *([] if worker.left else [worker.channel.fileno()])]
-                descriptors += worker.pipes.values() if may_read else ()
-        ready, _, _ = select.select(descriptors, [], [], self._patience())
-        self._ready = frozenset(ready)
+            for descriptor in worker.descriptors(with_pipes=may_read):
+                poll.register(descriptor, select.POLLIN)
+        self._ready = frozenset(descriptor for descriptor, _ in poll.poll(self._patience() * 1000))
 
     def _patience(self) -> float:
         due = self._escalation.next_at() if self._escalation is not None else None

@@ -72,7 +72,7 @@ class WorkerShell(InteractiveShell):
         kind, trace = type(error), user_frames(error)
         if isinstance(error, SyntaxError) and trace is None:
             return tuple(self.SyntaxTB.structured_traceback(kind, error, []))
-        return tuple(self.InteractiveTB.structured_traceback(kind, error, trace))
+        return tuple(self.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=0))
 
     def _use_colors(self, colors: str) -> None:
         if str(getattr(self, "colors", "")).lower() == colors.lower():
