@@ -12,11 +12,28 @@ if TYPE_CHECKING:
     from nbaccel.notebook.extension import load_ipython_extension, unload_ipython_extension
     from nbaccel.notebook.launcher import debug_launcher, notebook_launcher
     from nbaccel.runtime.accelerator import Accelerator
+    from nbaccel.runtime.handlers import (
+        AutocastKwargs,
+        DataLoaderConfiguration,
+        DistributedDataParallelKwargs,
+        GradientAccumulationPlugin,
+        GradScalerKwargs,
+        InitProcessGroupKwargs,
+    )
+    from nbaccel.runtime.state import DistributedType, PartialState
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Accelerator": "nbaccel.runtime.accelerator",
+    "AutocastKwargs": "nbaccel.runtime.handlers",
+    "DataLoaderConfiguration": "nbaccel.runtime.handlers",
+    "DistributedDataParallelKwargs": "nbaccel.runtime.handlers",
+    "DistributedType": "nbaccel.runtime.state",
+    "GradScalerKwargs": "nbaccel.runtime.handlers",
+    "GradientAccumulationPlugin": "nbaccel.runtime.handlers",
+    "InitProcessGroupKwargs": "nbaccel.runtime.handlers",
+    "PartialState": "nbaccel.runtime.state",
     "debug_launcher": "nbaccel.notebook.launcher",
     "notebook_launcher": "nbaccel.notebook.launcher",
     "load_ipython_extension": "nbaccel.notebook.extension",
@@ -25,6 +42,14 @@ _HOMES = {
 
 __all__ = [
     "Accelerator",
+    "AutocastKwargs",
+    "DataLoaderConfiguration",
+    "DistributedDataParallelKwargs",
+    "DistributedType",
+    "GradScalerKwargs",
+    "GradientAccumulationPlugin",
+    "InitProcessGroupKwargs",
+    "PartialState",
     "debug_launcher",
     "load_ipython_extension",
     "notebook_launcher",

@@ -163,7 +163,7 @@ class WorkerDiedError(RunError):
         return [f"{type(self).__name__}: {self}"]
 
 
-_LIKELY_CAUSES = {
+_LIKELY_CAUSES: dict[int, str] = {
     signals.SIGKILL: "most likely the system ran out of memory, or somebody killed it",
     signals.SIGSEGV: "a crash in C code",
     signals.SIGBUS: "a crash in C code, or a full shared memory or disk",
@@ -177,9 +177,10 @@ def describe_exit(status: int | None) -> str:
     if status is None:
         return "disappeared, and the process that watches over it with it."
     if status < 0:
-        number = signals.Signals(-status)
-        cause = _LIKELY_CAUSES.get(number)
-        return f"was killed by {number.name}{f': {cause}' if cause else ''}."
+        named = -status in set(signals.Signals)
+        name = signals.Signals(-status).name if named else f"signal {-status}"
+        cause = _LIKELY_CAUSES.get(-status)
+        return f"was killed by {name}{f': {cause}' if cause else ''}."
     return f"called exit with code {status} before it had answered."
 
 

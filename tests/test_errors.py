@@ -44,6 +44,7 @@ def test_a_failure_that_only_followed_is_marked() -> None:
         (-signal.SIGSEGV, "SIGSEGV: a crash in C code"),
         (-signal.SIGUSR1, "was killed by SIGUSR1."),
         (3, "called exit with code 3"),
+        (-40, "was killed by signal 40."),
         (None, "disappeared"),
     ],
 )

@@ -84,8 +84,15 @@ def test_the_place_that_the_environment_tells() -> None:
         (CPU, {"mixed_precision": "bf16"}, Topology(1, 2, 1, 2), Parts("cpu", "ddp", "bf16", "gloo")),
         (GPUS, {"mixed_precision": "fp16"}, Topology(2, 4, 2, 4), Parts("cuda:2", "ddp", "fp16", "nccl")),
         (GPUS, {"use_cpu": True}, Topology(0, 2, 0, 2), Parts("cpu", "ddp", "no", "gloo")),
+        (GPUS, {"gpu_ids": "3,1"}, Topology(1, 2, 1, 2), Parts("cuda:1", "ddp", "no", "nccl")),
+        (GPUS, {"gpu_ids": "3"}, Topology(), Parts("cuda:3", "single", "no", None)),
         (MAC, {}, Topology(), Parts("mps", "single", "no", None)),
     ],
 )
 def test_parts_of_one_process(machine: Machine, settings: dict[str, Any], topology: Topology, expected: Parts) -> None:
     assert choose_parts(resolve(call_layer(settings), environ={}).config, machine, topology) == expected
+
+
+def test_mps_is_one_device() -> None:
+    with pytest.raises(PlanError, match="2 processes on mps"):
+        choose_parts(resolve(environ={}).config, MAC, Topology(0, 2, 0, 2))

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from nbaccel.config import Resolved
 from nbaccel.errors import StateError, WorkerDiedError, WorkerError
-from nbaccel.launch.call import Call, cell_call, function_call
+from nbaccel.launch.call import Call, can_send, cell_call, function_call
 from nbaccel.launch.events import Rich
 from nbaccel.launch.inline import run_here
 from nbaccel.launch.job import Job
@@ -15,7 +15,18 @@ from nbaccel.launch.output import policy_for
 from nbaccel.plan import Plan
 from nbaccel.wire.messages import Shown
 
-__all__ = ["Call", "Job", "Screen", "cell_call", "follow", "function_call", "refuse_inside_worker", "run", "warm"]
+__all__ = [
+    "Call",
+    "can_send",
+    "Job",
+    "Screen",
+    "cell_call",
+    "follow",
+    "function_call",
+    "refuse_inside_worker",
+    "run",
+    "warm",
+]
 
 
 class Screen(Protocol):
@@ -58,15 +69,20 @@ def run(
     """
     if plan.launcher == "inline":
         return run_here(call, plan, resolved)
-    attempts = resolved.config.max_restarts + 1
-    for attempt in range(attempts):
-        job = Job(call, plan, resolved, policy_for(resolved.config.output, label), screen.colors, attempt)
-        try:
-            return follow(job, screen)
-        except (WorkerError, WorkerDiedError) as error:
-            if attempt + 1 == attempts:
-                raise
-            screen.note(f"attempt {attempt + 1} of {attempts} failed ({str(error).splitlines()[0]}); starting again")
+    try:
+        attempts = resolved.config.max_restarts + 1
+        for attempt in range(attempts):
+            job = Job(call, plan, resolved, policy_for(resolved.config.output, label), screen.colors, attempt)
+            try:
+                return follow(job, screen)
+            except (WorkerError, WorkerDiedError) as error:
+                if attempt + 1 == attempts:
+                    raise
+                screen.note(
+                    f"attempt {attempt + 1} of {attempts} failed ({str(error).splitlines()[0]}); starting again"
+                )
+    finally:
+        call.close()
     raise AssertionError("a run has at least one attempt")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbaccel.errors import CallError, ShipError
-from nbaccel.wire.codec import Companions, Encoded, decode, encode
+from nbaccel.wire.codec import Companions, Encoded, can_encode, decode, encode
 from nbaccel.wire.culprit import find_culprit
 from nbaccel.wire.messages import RunCell, RunFunction
 from nbaccel.wire.parcel import Parcel
@@ -33,11 +33,16 @@ class Call:
     message: Callable[[int], RunFunction | RunCell]
     here: Callable[[], Any]
 
+    def close(self) -> None:
+        """Let go of the memory file; workers that have mapped it keep what they mapped."""
+        self.parcel.close()
+
     def receive(self, parcel: Parcel | None) -> Any:
         """Decode what a rank sent back; copies trained weights into the kernel's modules. Returns the value."""
         if parcel is None:
             return None
         (value, states), _ = decode(parcel, sys.modules["__main__"].__dict__)
+        parcel.close()
         for module, state in zip(self.companions.modules, states, strict=False):
             _sync(module, state)
         return value
@@ -109,9 +114,12 @@ def _encode_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: di
         raise find_culprit((function, args, kwargs), "the call", error) from error
 
 
-def _blame(value: object, path: str) -> ShipError | None:
-    from nbaccel.wire.codec import can_encode
+def can_send(value: object) -> bool:
+    """Whether a value can travel to the workers."""
+    return can_encode(value) is None
 
+
+def _blame(value: object, path: str) -> ShipError | None:
     error = can_encode(value)
     return None if error is None else find_culprit(value, path, error)
 

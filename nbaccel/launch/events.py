@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nbaccel.wire.messages import Shown
@@ -29,3 +31,39 @@ class Rich:
 
 
 Event = Text | Rich
+
+
+_MOST_WAITING = 256
+_MOST_WAITING_BYTES = 16 << 20
+
+
+class Backlog:
+    """What waits to be shown. When it grows too long, its reader lags behind, and workers are made to wait."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._put_bytes = 0
+        self._got_bytes = 0
+
+    def put(self, event: Event | None) -> None:
+        """Append; None is the end. Called by one thread."""
+        self._put_bytes += _size(event)
+        self._events.put(event)
+
+    def get(self, is_over: Callable[[], bool]) -> Event | None:
+        """Waits for the next; None at the end, also when an interrupt has swallowed that. Called by another thread."""
+        if is_over() and self._events.empty():
+            return None
+        event = self._events.get()
+        self._got_bytes += _size(event)
+        return event
+
+    def has_room(self) -> bool:
+        return self._events.qsize() < _MOST_WAITING and self._put_bytes - self._got_bytes < _MOST_WAITING_BYTES
+
+
+def _size(event: Event | None) -> int:
+    if isinstance(event, Text):
+        return len(event.text)
+    values = event.shown.data.values() if event is not None else ()
+    return sum(len(value) for value in values if isinstance(value, str | bytes))

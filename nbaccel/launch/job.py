@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from typing import Any
 
 from nbaccel.config import Resolved
 from nbaccel.errors import LaunchError
 from nbaccel.launch.call import Call
-from nbaccel.launch.events import Event
+from nbaccel.launch.events import Backlog, Event
 from nbaccel.launch.output import Policy
-from nbaccel.launch.starter import STARTERS, stillborn
+from nbaccel.launch.starter import STARTERS
 from nbaccel.launch.stopping import INTERRUPT, NOW
 from nbaccel.launch.supervisor import Supervisor
 from nbaccel.launch.team import Surroundings, start_team
 from nbaccel.plan import Plan
-
-_LAG = 256
-"""Pieces of output that may wait to be shown before workers are made to wait."""
 
 
 class Job:
@@ -30,7 +26,7 @@ class Job:
         self._call, self._plan, self._resolved, self._policy = call, plan, resolved, policy
         self._around = Surroundings.now(colors)
         self._attempt = attempt
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._backlog = Backlog()
         self._supervisor: Supervisor | None = None
         self._problem: BaseException | None = None
         self._stops = 0
@@ -50,7 +46,7 @@ class Job:
             self._problem = error
         finally:
             self._ended.set()
-            self._events.put(None)
+            self._backlog.put(None)
 
     def _run_once(self) -> None:
         starter = STARTERS[self._plan.launcher]()
@@ -58,13 +54,13 @@ class Job:
         self._supervisor = Supervisor(workers, self._call, self._policy, self._resolved.config.timeout)
         if self._stops:
             self._supervisor.stop(INTERRUPT)
-        self._supervisor.run(self._events.put, lambda: self._events.qsize() < _LAG)
+        self._supervisor.run(self._backlog.put, self._backlog.has_room)
         if self._supervisor.never_began() and not self._stops:
-            raise stillborn()
+            raise starter.stillborn()
 
     def next_event(self) -> Event | None:
         """Waits for the next thing to be seen; None at the end."""
-        return self._events.get()
+        return self._backlog.get(self._ended.is_set)
 
     def stop(self) -> None:
         """Interrupt the run; the second time, kill it."""

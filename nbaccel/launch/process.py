@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 
 _NUMBER_BYTES = 8
@@ -30,7 +31,7 @@ class ProcessHandle:
     def __init__(self, status: int) -> None:
         self._status = status
         self._known: list[int] = []
-        self._ended = False
+        self._owed: signal.Signals | None = None
 
     def fileno(self) -> int:
         """Readable when there is something new to learn."""
@@ -38,9 +39,7 @@ class ProcessHandle:
 
     @property
     def pid(self) -> int | None:
-        """Its process id; waits for it if it is not known yet; None if it never started."""
-        while not self._known and not self._ended:
-            self.learn()
+        """Its process id; None while nobody has told it, and for ever if the process never came to life."""
         return self._known[0] if self._known else None
 
     @property
@@ -53,17 +52,17 @@ class ProcessHandle:
         data = os.read(self._status, _NUMBER_BYTES)
         if data:
             self._known.append(int.from_bytes(data, "little", signed=True))
-        self._ended = not data or len(self._known) > 1
-        return self._ended
+        if len(self._known) == 1 and self._owed is not None:
+            self.signal(self._owed)
+        return not data or len(self._known) > 1
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and all that it started in its group."""
-        if self.pid is None:
+        """Send a signal to the process and all that it started in its group; to one yet unborn, once it is born."""
+        if not self._known:
+            self._owed = number
             return
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return  # gone already
+        with suppress(ProcessLookupError, PermissionError):  # gone already
+            os.killpg(self._known[0], number)
 
     def close(self) -> None:
         os.close(self._status)

@@ -18,26 +18,26 @@ class Starter:
         """What the worker executes first; nothing for one that is ready as it is forked."""
         return ()
 
+    def __init__(self) -> None:
+        self._source = zygote.shared()
+
     def start(self, ends: Sequence[WorkerEnds]) -> list[ProcessHandle]:
         """Ask for workers; returns before they exist. Raises LaunchError if there is nobody to ask."""
-        source = zygote.shared()
-        source.follow(sys.modules)
         started: list[ProcessHandle] = []
         try:
+            self._source.follow(sys.modules)
             for one in ends:
-                started.append(source.fork(one, self.command()))  # noqa: PERF401 - what was started must be known
-        except OSError:
+                started.append(self._source.fork(one, self.command()))  # noqa: PERF401 - what was started must be known
+        except OSError as error:
             for process in started:
                 process.close()
-            raise stillborn() from None
+            raise self.stillborn(str(error)) from error
         return started
 
-
-def stillborn() -> LaunchError:
-    """The error for workers that never came to life. The zygote that should have made them is not asked again."""
-    source = zygote.shared()
-    zygote.forget(source)
-    return LaunchError(f"the workers could not be started.\n{source.log()}".rstrip())
+    def stillborn(self, reason: str = "") -> LaunchError:
+        """The error for workers that never came to life. The zygote that should have made them is not asked again."""
+        zygote.forget(self._source)
+        return LaunchError("\n".join(filter(None, ["the workers could not be started.", reason, self._source.log()])))
 
 
 class FreshStarter(Starter):

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from signal import SIGKILL
 
 from nbaccel.errors import RemoteFailure, RunError, RunTimeoutError, WorkerDiedError, WorkerError
 from nbaccel.launch.call import Call, rebuilt_exception
 from nbaccel.launch.events import Event, Rich, Text
 from nbaccel.launch.order import Item, Marked
 from nbaccel.launch.output import Policy
-from nbaccel.launch.stopping import FAILURE, GOODBYE, INTERRUPT, NOW, Escalation, Steps
+from nbaccel.launch.stopping import FAILURE, GOODBYE, INTERRUPT, Escalation, Steps
 from nbaccel.launch.team import Worker
 from nbaccel.wire.messages import Done, Exit, Failed, Shown
 from nbaccel.wire.parcel import Parcel
@@ -70,9 +71,8 @@ class Supervisor:
             may_read: false while the reader of what is emitted lags behind; workers then wait in their prints.
         """
         started = time.monotonic()
-        for worker in self._workers:
-            worker.send(self._call.message(worker.rank), self._call.parcel.descriptors())
         try:
+            self._send_call()
             while not all(worker.exited for worker in self._workers):
                 self._wait(may_read())
                 now = time.monotonic()
@@ -87,15 +87,23 @@ class Supervisor:
             with self._ending:
                 self._over = True
             for worker in self._workers:
+                if not worker.exited:
+                    worker.process.signal(SIGKILL)
                 worker.close()
             os.close(self._wake)
             os.close(self._wakeup)
+
+    def _send_call(self) -> None:
+        if self._commands:  # stopped before it began
+            return
+        for worker in self._workers:
+            worker.send(self._call.message(worker.rank), self._call.parcel.descriptors())
 
     def _wait(self, may_read: bool) -> None:
         poll = select.poll()  # not select(), which knows no descriptor above 1023
         poll.register(self._wakeup, select.POLLIN)
         for worker in self._workers:
-            for descriptor in worker.descriptors(with_pipes=may_read):
+            for descriptor in worker.descriptors(with_output=may_read):
                 poll.register(descriptor, select.POLLIN)
         self._ready = frozenset(descriptor for descriptor, _ in poll.poll(self._patience() * 1000))
 
@@ -127,11 +135,13 @@ class Supervisor:
 
     def _receive(self, worker: Worker, emit: Emit, now: float) -> None:
         try:
-            while worker.channel.ready():
-                message, descriptors = worker.channel.receive()
-                self._show(worker, worker.order.message(_with_file(message, descriptors), now), emit, now)
+            message, descriptors = worker.channel.receive()
         except (EOFError, OSError):
             worker.left = True
+        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code: a display of a class of its own
+            emit(Text(2, f"nbaccel: something that rank {worker.rank} wanted to show cannot be shown here: {error}\n"))
+        else:
+            self._show(worker, worker.order.message(_with_file(message, descriptors), now), emit, now)
 
     def _show(self, worker: Worker, items: Sequence[Item], emit: Emit, now: float) -> None:
         for item in items:
@@ -146,7 +156,7 @@ class Supervisor:
     def _note_answer(self, rank: int, answer: object, now: float) -> None:
         if isinstance(answer, Done):
             self._done[rank] = answer
-        elif isinstance(answer, Failed):
+        elif isinstance(answer, Failed) and not (answer.interrupted and self._pressed):  # else it did as it was told
             self._failed[rank] = answer
             if self._escalation is None:
                 self._end(FAILURE, now)
@@ -155,10 +165,10 @@ class Supervisor:
 
     def _see_out(self, worker: Worker, emit: Emit, now: float) -> None:
         """The process is gone, or has said its last word: read what it left, end what it started."""
-        if not worker.left:
+        worker.process.signal(SIGKILL)  # its group: what it started must not go on printing
+        while not worker.left and worker.channel.ready():
             self._receive(worker, emit, now)
         self._show(worker, worker.drain() + worker.order.finish(), emit, now)
-        worker.process.signal(NOW[0][1])
         worker.exited = True
         answered = worker.rank in self._done or worker.rank in self._failed
         if not answered and not self._pressed and self._died is None:
@@ -185,6 +195,10 @@ class Supervisor:
             for worker in self._workers:
                 if not worker.exited:
                     worker.process.signal(number)
+        if self._escalation.next_at() is None:
+            for worker in self._workers:
+                # whoever was to start it has not got round to it; when it does, the worker finds its channel closed
+                worker.exited |= worker.process.pid is None
 
     # the verdict, once all is over
 
@@ -198,11 +212,10 @@ class Supervisor:
             return None
         if self._timed_out is not None:
             return self._timed_out
-        answers = [failed for failed in self._failed.values() if not failed.interrupted]
-        if self._died is not None and all(failed.distributed for failed in answers):
+        if self._died is not None and all(failed.distributed for failed in self._failed.values()):
             return self._died  # the others only lost their peer
-        first = min((failed.time_s for failed in answers), default=0.0)
-        failures = [self._failure(rank, failed, first) for rank, failed in self._failed.items() if failed in answers]
+        first = min((failed.time_s for failed in self._failed.values()), default=0.0)
+        failures = [self._failure(rank, failed, first) for rank, failed in self._failed.items()]
         return WorkerError(failures, len(self._workers)) if failures else None
 
     @staticmethod

@@ -45,12 +45,12 @@ class Worker:
         for descriptor in pipes.values():
             os.set_blocking(descriptor, False)
 
-    def descriptors(self, *, with_pipes: bool) -> list[int]:
-        """Where news of it can come from."""
+    def descriptors(self, *, with_output: bool) -> list[int]:
+        """Where news of it can come from; without its output, which then waits, and it with it."""
         if self.exited:
             return []
         channel = [] if self.left else [self.channel.fileno()]
-        return [self.process.fileno(), *channel, *(self.pipes.values() if with_pipes else ())]
+        return [self.process.fileno(), *([*channel, *self.pipes.values()] if with_output else ())]
 
     def read_pipe(self, stream: int) -> list[Item] | None:
         """Read what is there, None when nothing is; at its end a pipe is closed and forgotten."""

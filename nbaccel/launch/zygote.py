@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from types import ModuleType
 from typing import IO
 
@@ -40,33 +41,37 @@ class Zygote:
     def _keep(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            process, alive, end = self._start()
+            process, alive, channel = self._start()
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the channel
             self.ended = True
             self._channel.set_exception(LaunchError(f"the zygote could not be started: {error}"))
             return
         self.pid = process.pid
-        self._channel.set_result(Channel(end))
+        self._channel.set_result(channel)
         process.wait()
         self.ended = True
         os.close(alive)
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], int, socket.socket]:
-        mine, theirs = socket.socketpair()
-        watched, alive = os.pipe()
-        descriptors = (theirs.fileno(), watched)
-        process = subprocess.Popen(
-            fresh_interpreter("nbaccel.worker.zygote", (*descriptors, os.getpid())),
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,  # out of the kernel's group: a graceful restart does not wait for it
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would be running when the zygote forks
-        )
-        theirs.close()
-        os.close(watched)
-        return process, alive, mine
+    def _start(self) -> tuple[subprocess.Popen[bytes], int, Channel]:
+        with ExitStack() as theirs, ExitStack() as mine:
+            here, there = socket.socketpair()
+            mine.callback(here.close)
+            theirs.callback(there.close)
+            watched, alive = os.pipe()
+            mine.callback(os.close, alive)
+            theirs.callback(os.close, watched)
+            channel = Channel(here)
+            process = subprocess.Popen(
+                fresh_interpreter("nbaccel.worker.zygote", (there.fileno(), watched, os.getpid())),
+                pass_fds=(there.fileno(), watched),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,  # out of the kernel's group: a graceful restart does not wait for it
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would be running when the zygote forks
+            )
+            mine.pop_all()
+        return process, alive, channel
 
     def fork(self, ends: WorkerEnds, command: tuple[str, ...] = ()) -> ProcessHandle:
         """Ask for one worker; returns before it exists. Raises OSError when the zygote is gone.
@@ -150,3 +155,4 @@ def forget(zygote: Zygote) -> None:
     with _lock:
         if _shared is not None and _shared[1] is zygote:
             _shared = None
+    zygote.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 _MAGIC = "accelerate"
@@ -83,4 +84,5 @@ def _follow() -> None:
 
     running = zygote.current()
     if running is not None:
-        running.follow(sys.modules)
+        with suppress(OSError):  # it has just died: the next launch starts another
+            running.follow(sys.modules)

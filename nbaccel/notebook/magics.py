@@ -14,7 +14,7 @@ from nbaccel.config import Resolved, call_layer, resolve
 from nbaccel.errors import ConfigError, PlanError, StateError
 from nbaccel.machine import probe
 from nbaccel.notebook.flags import PROGRAM, Line, parse, parser
-from nbaccel.notebook.names import used_names
+from nbaccel.notebook.names import bound_names, used_names
 from nbaccel.notebook.screen import screen_for
 from nbaccel.plan import Plan, decide
 
@@ -81,10 +81,11 @@ def _flag(key: str) -> str:
 
 
 def _names_to_send(shell: Any, cell: str) -> Mapping[str, Any]:
-    """The notebook's names that the cell uses. Raises SyntaxError for a cell that is no Python."""
+    """The notebook's names that the cell uses. Raises SyntaxError for a cell that is no Python.
+
+    What the cell most likely binds itself (the `file` of a `with`) stays here if it cannot be sent.
+    """
     tree = ast.parse(shell.transform_cell(cell), filename=f"<cell below {PROGRAM}>")
-    return {
-        name: shell.user_ns[name]
-        for name in used_names(tree)
-        if name in shell.user_ns and name not in shell.user_ns_hidden
-    }
+    known = [name for name in used_names(tree) if name in shell.user_ns and name not in shell.user_ns_hidden]
+    own = bound_names(tree)
+    return {name: shell.user_ns[name] for name in known if name not in own or launch.can_send(shell.user_ns[name])}

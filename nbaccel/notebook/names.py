@@ -47,3 +47,11 @@ def _targets(target: ast.expr) -> Iterator[str]:
     for node in ast.walk(target):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
+
+
+def bound_names(tree: ast.Module) -> set[str]:
+    """Names that the cell binds anywhere, if only perhaps: targets of loops and `with`, parameters, imports."""
+    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    bound |= {name for node in ast.walk(tree) if isinstance(node, ast.stmt) for name in _surely_bound(node)}
+    return bound | {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nbaccel.config import RunConfig
 from nbaccel.errors import PlanError
 from nbaccel.machine import Gpu, Machine
-from nbaccel.plan.parts import check_precision, choose_device
+from nbaccel.plan.parts import check_precision, choose_device, chosen_gpus
 from nbaccel.plan.plan import Plan, Rendezvous
 
 MOST_DEFAULT_CPU_WORKERS = 4
@@ -26,7 +26,7 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
     """
     device = choose_device(config, machine)
     check_precision(config, device)
-    gpus = _chosen_gpus(config, machine) if device == "cuda" else ()
+    gpus = chosen_gpus(config, machine) if device == "cuda" else ()
     local = _workers_here(config, machine, device, gpus)
     _check_machines(config)
     if config.start_method == "inline" and (local > 1 or config.num_machines > 1):
@@ -45,19 +45,6 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
         visible_gpus=",".join(gpu.visible_id for gpu in gpus) if gpus else None,
         rendezvous=_rendezvous(config),
     )
-
-
-def _chosen_gpus(config: RunConfig, machine: Machine) -> Sequence[Gpu]:
-    if config.gpu_ids is None or config.gpu_ids == "all":
-        return machine.gpus
-    wish = f"gpu_ids={','.join(map(str, config.gpu_ids))}"
-    possible = f"Visible here: 0 to {len(machine.gpus) - 1}."
-    for index in config.gpu_ids:
-        if not 0 <= index < len(machine.gpus):
-            raise PlanError(wish, f"there is no GPU {index}.", possible)
-    if len(set(config.gpu_ids)) < len(config.gpu_ids) or not config.gpu_ids:
-        raise PlanError(wish, "each GPU must be named once.", possible)
-    return [machine.gpus[index] for index in config.gpu_ids]
 
 
 def _workers_here(config: RunConfig, machine: Machine, device: str, gpus: Sequence[Gpu]) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nbaccel.config import RunConfig
 from nbaccel.errors import PlanError
-from nbaccel.machine import Machine
+from nbaccel.machine import Gpu, Machine
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,20 @@ def choose_device(config: RunConfig, machine: Machine) -> str:
     return "mps" if machine.has_mps else "cpu"
 
 
+def chosen_gpus(config: RunConfig, machine: Machine) -> Sequence[Gpu]:
+    """The GPUs to train on, in the order in which they were asked for. Raises PlanError for one that is not there."""
+    if config.gpu_ids is None or config.gpu_ids == "all":
+        return machine.gpus
+    wish = f"gpu_ids={','.join(map(str, config.gpu_ids))}"
+    possible = f"Visible here: 0 to {len(machine.gpus) - 1}."
+    for index in config.gpu_ids:
+        if not 0 <= index < len(machine.gpus):
+            raise PlanError(wish, f"there is no GPU {index}.", possible)
+    if len(set(config.gpu_ids)) < len(config.gpu_ids) or not config.gpu_ids:
+        raise PlanError(wish, "each GPU must be named once, and at least one.", possible)
+    return [machine.gpus[index] for index in config.gpu_ids]
+
+
 def check_precision(config: RunConfig, device: str) -> str:
     """The precision, if the device can compute in it."""
     if config.mixed_precision == "fp8":
@@ -85,12 +99,19 @@ def choose_parts(config: RunConfig, machine: Machine, topology: Topology) -> Par
     """
     kind = choose_device(config, machine)
     several = topology.world_size > 1
+    if kind == "mps" and several:
+        raise PlanError(f"{topology.world_size} processes on mps", "it is one device.", "Use one, or use_cpu=True.")
     return Parts(
-        device=f"cuda:{topology.local_rank % len(machine.gpus)}" if kind == "cuda" else kind,
+        device=_cuda_device(config, machine, topology) if kind == "cuda" else kind,
         strategy="ddp" if several else "single",
         precision=check_precision(config, kind),
         backend=("nccl" if kind == "cuda" else "gloo") if several else None,
     )
+
+
+def _cuda_device(config: RunConfig, machine: Machine, topology: Topology) -> str:
+    gpus = chosen_gpus(config, machine)
+    return f"cuda:{gpus[topology.local_rank % len(gpus)].index}"
 
 
 def _shown(gpu_ids: object) -> str:

@@ -27,21 +27,24 @@ class Channel:
 
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Send a message. Raises OSError (BrokenPipeError) when the other end is gone."""
-        payload = pickle.dumps((message, len(descriptors)), protocol=5)
+        payload = bytes([len(descriptors)]) + pickle.dumps(message, protocol=5)
         with self._sending:
             self._connection.send_bytes(payload)
             if descriptors:
                 socket.send_fds(self._socket, [b"+"], list(descriptors))
 
     def receive(self) -> tuple[object, list[int]]:
-        """The next message and its descriptors, which the caller must close. Raises EOFError at the end."""
-        message, count = pickle.loads(self._connection.recv_bytes())
-        if not count:
-            return message, []
-        received, descriptors, _, _ = socket.recv_fds(self._socket, 1, count)
-        if not received:
-            raise EOFError("the other end closed in the middle of a message")
-        return message, list(descriptors)
+        """The next message and its descriptors, which the caller must close.
+
+        Raises EOFError at the end, and what unpickling the message raises; the channel can be read on after that.
+        """
+        payload = self._connection.recv_bytes()
+        descriptors: list[int] = []
+        if payload[0]:
+            received, descriptors, _, _ = socket.recv_fds(self._socket, 1, payload[0])
+            if not received:
+                raise EOFError("the other end closed in the middle of a message")
+        return pickle.loads(memoryview(payload)[1:]), list(descriptors)
 
     def ready(self) -> bool:
         """Whether `receive` would not wait."""

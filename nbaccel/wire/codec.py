@@ -19,7 +19,7 @@ import os
 import pickle
 import sys
 import types
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,17 +56,18 @@ class Encoded:
     companions: Companions
 
 
-def encode(value: object, *, peer_classes: bool = False) -> Encoded:
+def encode(value: object, *, home: bool = False) -> Encoded:
     """Encode a value.
 
     Args:
         value: anything that cloudpickle takes.
-        peer_classes: refer to notebook classes that the receiver is known to have, as for results.
+        home: for the way back: classes that came from the receiver are referred to, and functions travel with
+            copies of the globals that they use, so that nothing of the receiver's is overwritten.
 
     Raises:
         Whatever pickling the value raises (see `wire.culprit` for an error that names the culprit).
     """
-    pickler = _Pickler(peer_classes)
+    pickler = _Pickler(home)
     pickler.dump(value)
     companions = pickler.companions()
     pickler.dump(companions)
@@ -76,7 +77,7 @@ def encode(value: object, *, peer_classes: bool = False) -> Encoded:
 def can_encode(value: object) -> Exception | None:
     """Tries to encode a value, writes nothing; returns what was raised, None if all went well."""
     try:
-        _Pickler(peer_classes=False).dump(value)
+        _Pickler(home=False).dump(value)
     except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         return error
     return None
@@ -122,21 +123,35 @@ def segment_storage(number: int) -> Any:
     raise pickle.UnpicklingError("this pickle can only be read by nbaccel.wire.codec.decode")
 
 
+_received_classes: set[str] = set()
+"""Tracker ids of the classes that this process was sent."""
+
+
+def _receiving(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Notes the class that cloudpickle makes; its tracker id is the last but one of the arguments."""
+
+    def noted(*arguments: Any) -> Any:
+        _received_classes.add(arguments[-2])
+        return make(*arguments)
+
+    return noted
+
+
 def _tracked_class(tracker_id: str) -> Any:
     """In a pickle: a class that the receiver once sent."""
     return internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker_id]
 
 
 class _Pickler(cloudpickle.Pickler):
-    def __init__(self, peer_classes: bool) -> None:
+    def __init__(self, home: bool) -> None:
         self._stream = io.BytesIO()
         super().__init__(self._stream, protocol=5, buffer_callback=self._keep_in_band)
-        self._peer_classes = frozenset(internals._DYNAMIC_CLASS_TRACKER_BY_ID) if peer_classes else frozenset()
+        self._peer_classes = _received_classes if home else frozenset()
         self._main = sys.modules["__main__"].__dict__
-        if not peer_classes:
+        if not home:
             self.globals_ref[id(self._main)] = _UserNamespace()
         self._buffers: list[memoryview] = []
-        self._storages = Storages(sys.modules.get("torch"))
+        self._storages = Storages(sys.modules.get("torch"), segment_storage)
         self._definitions: dict[str, object] = {}
         self._modules: list[Any] = []
         self._schedulers: list[Any] = []
@@ -178,7 +193,7 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, torch.Tensor):
             return self._storages.reduce_tensor(obj)
         if isinstance(obj, torch.UntypedStorage | torch.TypedStorage):
-            return self._storages.reduce_storage(obj, segment_storage)
+            return self._storages.reduce_storage(obj)
         if isinstance(obj, torch.nn.Module):
             self._modules.append(obj)
         elif isinstance(obj, torch.Generator):
@@ -221,7 +236,9 @@ class _Unpickler(pickle.Unpickler):
                 return lambda: self._namespace
             if name == segment_storage.__name__:
                 return self._segment_storage
-        return super().find_class(module, name)
+        found = super().find_class(module, name)
+        is_class_maker = module == internals.__name__ and name in ("_make_skeleton_class", "_make_skeleton_enum")
+        return _receiving(found) if is_class_maker else found
 
     def _segment_storage(self, number: int) -> Any:
         if number not in self._storage:

@@ -79,6 +79,11 @@ class Parcel:
         """The parcel on the receiving side; takes over its descriptor if one came."""
         return replace(self, file=MemoryFile(descriptors[0])) if descriptors else self
 
+    def close(self) -> None:
+        """Let go of the memory file; what is mapped stays."""
+        if self.file is not None:
+            self.file.close()
+
     def open(self) -> list[memoryview]:
         """All segments as writable memory, private to this process."""
         whole = memoryview(bytearray(self.inline) if self.inline is not None else self._mapped())

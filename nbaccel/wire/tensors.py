@@ -19,7 +19,8 @@ from nbaccel.wire.parcel import Pieces
 class Storages:
     """Collects the storages that are met in one encoding."""
 
-    def __init__(self, torch: ModuleType | None) -> None:
+    def __init__(self, torch: ModuleType | None, by_number: Callable[[int], Any]) -> None:
+        self._by_number = by_number
         # a torch that is still being imported by another thread has no tensors yet
         self.torch: Any = torch if hasattr(torch, "optim") and hasattr(torch, "Generator") else None
         # torch's own way for float8 and the like wants a typed storage back, and these dtypes have none
@@ -39,7 +40,7 @@ class Storages:
         self._note_shown(tensor)
         if tensor.dtype in self._new_dtypes and type(tensor) is self.torch.Tensor:
             place = tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
-            return _strided, (tensor.untyped_storage(), tensor.dtype, *place, tensor.requires_grad)
+            return _strided, (self._of_tensor(tensor.untyped_storage()), tensor.dtype, *place, tensor.requires_grad)
         return NotImplemented
 
     def _note_shown(self, tensor: Any) -> None:
@@ -55,16 +56,24 @@ class Storages:
             last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
             spans.append((offset * tensor.element_size(), (last + 1) * tensor.element_size()))
 
-    def reduce_storage(self, storage: Any, by_number: Callable[[int], Any]) -> Any:
-        """Reduces a storage to the number of its segment, a typed one to its untyped one and a dtype."""
+    def reduce_storage(self, storage: Any) -> Any:
+        """Reduces a storage to the number of its segment, a typed one (of a tensor) to that and a dtype."""
         if isinstance(storage, self.torch.TypedStorage):
-            return _typed, (storage._untyped_storage, storage.dtype)
+            return _typed, (self._of_tensor(storage._untyped_storage), storage.dtype)
         if storage.device.type != "cpu":
             storage = storage.cpu()
+        number = self._number(storage)
+        self._shown.setdefault(storage._cdata, []).append((0, storage.nbytes()))  # met by itself: all of it counts
+        return self._by_number, (number,)
+
+    def _of_tensor(self, storage: Any) -> _OfTensor:
+        return _OfTensor(self._by_number, self._number(storage))
+
+    def _number(self, storage: Any) -> int:
         if storage._cdata not in self._numbers:
             self._numbers[storage._cdata] = len(self._numbers)
             self._kept.append(storage)
-        return by_number, (self._numbers[storage._cdata],)
+        return self._numbers[storage._cdata]
 
     def segments(self) -> Iterator[tuple[int, Pieces]]:
         """Size and shown bytes of each storage, in the order of their numbers."""
@@ -73,6 +82,16 @@ class Storages:
             storage = by_key[key]
             spans = self._shown.get(key, [(0, storage.nbytes())])
             yield storage.nbytes(), [(start, _bytes_of(storage, start, end)) for start, end in _merged(spans)]
+
+
+class _OfTensor:
+    """Stands for a storage of which a tensor shows a part; a storage that is met by itself counts as a whole."""
+
+    def __init__(self, by_number: Callable[[int], Any], number: int) -> None:
+        self._by_number, self._number = by_number, number
+
+    def __reduce__(self) -> Any:
+        return self._by_number, (self._number,)
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -60,7 +60,6 @@ def _serve(channel: Channel, gate: InterruptGate) -> None:
 
 
 def _take_place(gate: InterruptGate, parent: int) -> None:
-    os.setpgid(0, 0)
     end_with_parent(signal.SIGKILL, parent)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -44,10 +44,9 @@ class Executor:
         names, modules = self._unpack(message.parcel)
         self.shell.user_ns.update(names)
         self.shell.execution_count = message.execution_count
-        self.shell.failure = None
         with self.gate.user_code():
             result = self.shell.run_cell(message.source, store_history=False)
-        failure = self.shell.failure or result.error_before_exec or result.error_in_exec
+        failure = result.error_before_exec or result.error_in_exec
         if failure is not None:
             raise failure
         values = self._named(message.outputs)
@@ -72,7 +71,7 @@ class Executor:
             return None
         payload = (value if wants_value else None, states)
         try:
-            return encode(payload, peer_classes=True)
+            return encode(payload, home=True)
         except Exception as error:
             raise find_culprit(value, path, error) from error
 
@@ -96,7 +95,7 @@ def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
 
 def _encoded(error: BaseException) -> Parcel | None:
     try:
-        parcel = encode(error.with_traceback(None), peer_classes=True).parcel
+        parcel = encode(error.with_traceback(None), home=True).parcel
     except Exception:  # noqa: BLE001 - an exception that cannot travel is still shown by its text
         return None
     return parcel if parcel.file is None else None

@@ -10,6 +10,7 @@ import atexit
 import gc
 import importlib
 import os
+import select
 import sys
 import weakref
 from collections import deque
@@ -102,9 +103,9 @@ class _Probe:
         os.set_blocking(self.descriptor, False)
 
     def has_news(self) -> bool:
-        import select
-
-        return bool(select.select([self.descriptor], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def read(self) -> tuple[list[str], dict[str, str], bool]:
         """Modules that behave, modules that do not and why, and whether the probe has ended."""

@@ -51,15 +51,15 @@ class _Hook(DisplayHook):
 
 
 class WorkerShell(InteractiveShell):
-    """A shell without history, prompt or terminal, whose errors are kept for the kernel instead of printed."""
+    """A shell without history, prompt or terminal, whose cells' errors are left to the kernel to show."""
 
-    failure: BaseException | None = None
-
-    def showtraceback(self, *args: Any, **kwargs: Any) -> None:
-        self.failure = sys.exc_info()[1]
+    def showtraceback(self, *args: Any, running_compiled_code: bool = False, **kwargs: Any) -> None:
+        """A cell's own error is the kernel's to show; one of a display or a callback is shown, and the cell goes on."""
+        if not running_compiled_code:
+            super().showtraceback(*args, running_compiled_code=running_compiled_code, **kwargs)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
-        self.failure = sys.exc_info()[1]
+        pass
 
     def connect(self, show: Show) -> None:
         """From now on, what is shown goes to `show(kind, data=, metadata=, transient=, wait=)`."""

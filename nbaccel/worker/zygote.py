@@ -31,18 +31,23 @@ class Zygote:
     def serve(self) -> None:
         """Until the kernel is gone."""
         while True:
-            timeout = 0 if self._ahead.has_work() else None
-            waiting: list[Channel | int] = [self._channel, self._alive, self._wakeup, *self._ahead.descriptors()]
-            ready, _, _ = select.select(waiting, [], [], timeout)
+            ready = self._wait()
             if self._alive in ready:
                 return
             if self._wakeup in ready:
                 os.read(self._wakeup, 4096)
                 self._reap()
-            if self._channel in ready:
+            if self._channel.fileno() in ready:
                 self._serve_one()
             elif not ready or self._ahead.is_ready(ready):
                 self._ahead.step(self._forget_kernel)
+
+    def _wait(self) -> set[int]:
+        """Descriptors with news; does not wait while there is something to import ahead."""
+        poll = select.poll()  # not select(), which knows no descriptor above 1023
+        for descriptor in (self._channel.fileno(), self._alive, self._wakeup, *self._ahead.descriptors()):
+            poll.register(descriptor, select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll(0 if self._ahead.has_work() else None)}
 
     def _serve_one(self) -> None:
         message, descriptors = self._channel.receive()
@@ -56,6 +61,7 @@ class Zygote:
         me = os.getpid()
         pid = os.fork()
         if pid == 0:
+            os.setpgid(0, 0)
             self._forget_kernel()
             os.close(status)
             if command:
@@ -64,6 +70,8 @@ class Zygote:
         for descriptor in (channel, stdout, stderr):
             os.close(descriptor)
         self._status[pid] = status
+        with suppress(OSError):  # the child does the same: whoever is first, the group is there before its id is told
+            os.setpgid(pid, pid)
         _write_number(status, pid)
 
     def _forget_kernel(self) -> None:

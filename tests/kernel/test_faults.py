@@ -186,3 +186,78 @@ def test_launching_from_a_thread(kernel: Kernel, how: str) -> None:
         f"t = {how}; t.start(); t.join()"
     )
     assert kernel.value("out") == [3]
+
+
+def test_stop_is_heard_before_the_workers_are_born(fresh_kernel: Kernel) -> None:
+    fresh_kernel.ok(
+        "from nbaccel import notebook_launcher\nimport pathlib, tempfile\nseen = pathlib.Path(tempfile.mkdtemp())"
+    )
+    fresh_kernel.ok("def work():\n    import os, time\n    time.sleep(3)\n    (seen / os.environ['RANK']).touch()")
+    cell = fresh_kernel.start("notebook_launcher(work, num_processes=2, start_method='spawn')")
+    time.sleep(0.6)
+    fresh_kernel.manager.interrupt_kernel()
+    assert "KeyboardInterrupt" in fresh_kernel.finish(cell).error
+    time.sleep(4)
+    assert fresh_kernel.value("list(seen.iterdir())") == []
+
+
+def test_a_hung_zygote_does_not_hold_the_cell(kernel: Kernel) -> None:
+    kernel.ok(
+        "import os, signal\nfrom nbaccel.launch import zygote\nhung = zygote.current()\nos.kill(hung.pid, signal.SIGSTOP)"
+    )
+    cell = kernel.start("notebook_launcher(lambda: 1, num_processes=2)")
+    time.sleep(1)
+    kernel.manager.interrupt_kernel()
+    assert "KeyboardInterrupt" in kernel.finish(cell, 20).error
+    kernel.ok("os.kill(hung.pid, signal.SIGCONT)")
+    assert kernel.value("notebook_launcher(lambda: 1, num_processes=2)") == 1
+    assert settled(kernel)
+
+
+def test_a_rank_that_interrupts_itself_has_failed(kernel: Kernel) -> None:
+    kernel.ok("def stops(): raise KeyboardInterrupt('enough')")
+    assert (
+        "WorkerError: rank 0 of 1 failed: KeyboardInterrupt: enough"
+        in kernel.run("notebook_launcher(stops, num_processes=1)").error
+    )
+
+
+def test_a_display_that_cannot_be_read_here_is_told_and_the_run_goes_on(kernel: Kernel) -> None:
+    answer = kernel.ok(
+        "%%accelerate -n 1\nfrom IPython.display import display\nclass OnlyThere: pass\n"
+        "display({'text/plain': 'x', 'a': OnlyThere()}, raw=True)\nprint('went on')"
+    )
+    assert "went on" in answer.text()
+    assert "something that rank 0 wanted to show cannot be shown here" in answer.text("stderr")
+    assert settled(kernel)
+
+
+def test_a_broken_repr_is_shown_and_the_cell_goes_on(kernel: Kernel) -> None:
+    answer = kernel.ok(
+        "%%accelerate -n 1 -o after\nfrom IPython.display import display\nclass Bad:\n"
+        "    def _repr_html_(self): raise ValueError('broken repr')\ndisplay(Bad())\nafter = 5"
+    )
+    assert "broken repr" in answer.text() + answer.text("stderr")
+    assert kernel.value("after") == 5
+
+
+def test_a_child_that_floods_does_not_hold_the_cell(kernel: Kernel) -> None:
+    started = time.monotonic()
+    kernel.ok("%%accelerate -n 1 --output main\nimport subprocess\nsubprocess.Popen(['yes'])\nNone")
+    assert time.monotonic() - started < 20
+    assert settled(kernel)
+
+
+def test_a_kernel_with_many_open_files_can_launch(fresh_kernel: Kernel) -> None:
+    fresh_kernel.ok(
+        "import os, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1500)]\nfrom nbaccel import notebook_launcher"
+    )
+    assert fresh_kernel.value("notebook_launcher(lambda: 1, num_processes=2)") == 1
+
+
+def test_the_data_of_a_failed_run_is_let_go(kernel: Kernel) -> None:
+    kernel.ok("import numpy as np, os\nlarge = np.zeros(1 << 22)\ndef fails(): raise ValueError(large.sum())")
+    kernel.run("notebook_launcher(fails, num_processes=2)")
+    links = "[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')]"
+    assert kernel.value(f"[link for link in {links} if 'memfd' in link]") == []

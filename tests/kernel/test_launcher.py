@@ -121,6 +121,13 @@ def test_instances_come_home_as_the_notebooks_class(kernel: Kernel) -> None:
     assert kernel.value("back.where()") == "there"
 
 
+def test_a_class_of_the_worker_comes_home_even_if_it_was_pickled_there(kernel: Kernel) -> None:
+    kernel.ok(
+        "def make():\n    import cloudpickle\n    class Local:\n        value = 7\n    cloudpickle.dumps(Local())\n    return Local()"
+    )
+    assert kernel.value("notebook_launcher(make, num_processes=1).value") == 7
+
+
 def test_a_helper_that_is_defined_anew_takes_effect(kernel: Kernel) -> None:
     kernel.ok("def helper(): return 1\ndef work(): return helper()")
     assert kernel.value("notebook_launcher(work, num_processes=2)") == 1

@@ -148,6 +148,14 @@ def test_a_name_that_cannot_be_sent_is_named(kernel: Kernel) -> None:
     kernel.ok("%%accelerate -n 2\nstream = iter([1])\nnext(stream)")
 
 
+def test_names_that_the_cell_binds_itself_need_not_travel(kernel: Kernel) -> None:
+    kernel.ok("file = open('/dev/null')")
+    answer = kernel.ok(
+        "%%accelerate -n 1\nwith open('/etc/hostname') as file:\n    text = file.read()\nprint(len(text) > 0)"
+    )
+    assert answer.text() == "True\n"
+
+
 def test_help_lists_every_flag(kernel: Kernel) -> None:
     text = kernel.ok("%accelerate --help").text()
     assert kernel.ok("%%accelerate --help\npass").text() == text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 
 import pytest
@@ -40,7 +41,7 @@ def test_sending_to_nobody_raises() -> None:
 def test_an_end_in_the_middle_of_a_message_is_an_end() -> None:
     mine, theirs = socket.socketpair()
     left, right = Channel(mine), Channel(theirs)
-    left._connection.send_bytes(__import__("pickle").dumps((Exit(), 1)))
+    left._connection.send_bytes(b"\x01" + pickle.dumps(Exit()))
     left.close()
     with pytest.raises(EOFError, match="middle of a message"):
         right.receive()

@@ -118,6 +118,13 @@ def test_a_small_view_of_a_large_storage_costs_what_it_shows() -> None:
     assert os.fstat(parcel.file.fileno()).st_blocks * 512 < 100_000  # type: ignore[union-attr]
 
 
+def test_a_storage_that_travels_by_itself_arrives_whole() -> None:
+    large = torch.arange(300_000.0)
+    view, storage = trip((large[:2], large.untyped_storage()))
+    assert view.untyped_storage()._cdata == storage._cdata
+    assert torch.equal(torch.empty(0).set_(storage, 0, (300_000,)), large)
+
+
 def test_model_optimizer_and_scheduler_keep_their_ties() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     model[1].weight = model[0].weight
@@ -166,7 +173,7 @@ def test_an_instance_comes_home_as_the_notebooks_class(main: Any) -> None:
     )
     net_class = cell["Net"]
     there = trip([cell["Net"](), cell["Color"].RED, cell["Point"](1, 2)])
-    net, color, point = decode(encode({"x": there}, peer_classes=True).parcel, cell)[0]["x"]
+    net, color, point = decode(encode({"x": there}, home=True).parcel, cell)[0]["x"]
     assert type(net) is net_class
     assert color is cell["Color"].RED
     assert isinstance(point, cell["Point"])
@@ -175,7 +182,7 @@ def test_an_instance_comes_home_as_the_notebooks_class(main: Any) -> None:
 def test_results_never_overwrite_the_kernels_names(main: Any) -> None:
     cell = main("value = 1\ndef get(): return value")
     get = cell["get"]
-    parcel = encode(get, peer_classes=True).parcel
+    parcel = encode(get, home=True).parcel
     cell["value"] = 2
     assert decode(parcel, cell)[0]() == 1
     assert cell["value"] == 2
