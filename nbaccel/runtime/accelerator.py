@@ -124,6 +124,7 @@ class Accelerator:
             step_scheduler_with_optimizer,
         )
         self._triggered = False
+        self._window = self._strategy.window
 
     def _note_place(self) -> None:
         """Plain attributes: training loops ask for them in every step."""
@@ -230,7 +231,7 @@ class Accelerator:
         Args:
             models: prepared models whose gradients are averaged over the processes once per window.
         """
-        return self._strategy.window(self._accumulation, models)
+        return self._window(self._accumulation, models)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """A `with` block in which gradients stay on their process."""

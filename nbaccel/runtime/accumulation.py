@@ -32,6 +32,10 @@ class Accumulation:
 
     def advance(self) -> bool:
         """Count one micro-batch. Returns whether it completes a window; optimizers and schedulers then step."""
+        self.__enter__()
+        return self._gradients.sync_gradients
+
+    def __enter__(self) -> None:
         gradients = self._gradients
         if self._with_loader and gradients.position.end:
             self.step = 0
@@ -39,10 +43,6 @@ class Accumulation:
         else:
             self.step += 1
             gradients.sync_gradients = self.step % self.num_steps == 0
-        return gradients.sync_gradients
-
-    def __enter__(self) -> None:
-        self.advance()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

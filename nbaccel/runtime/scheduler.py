@@ -41,10 +41,15 @@ class AcceleratedScheduler:
         # a plateau is counted in evaluations, not in batches
         self._steps = 1 if isinstance(scheduler, ReduceLROnPlateau) else steps
         self._last = getattr(scheduler, "total_steps", None)
+        self._is_plain = step_with_optimizer and not self._may_skip and self._steps == 1 and self._last is None
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Move on if the optimizers did."""
         scheduler = self.scheduler
+        if self._is_plain and not args and not kwargs:  # every step of most runs comes here
+            if self._gradients.sync_gradients:
+                scheduler.step()
+            return
         if not self.step_with_optimizer:
             scheduler.step(*args, **kwargs)
             return
