@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -249,9 +250,12 @@ def quiet() -> Iterator[None]:
 
 def measure(what: str, contender: str, rounds: int) -> list[float] | None:
     """Run one measurement in a process of its own; None if it does not end."""
-    command = [sys.executable, __file__, "--one", what, contender, str(rounds)]
+    command = [sys.executable, os.path.abspath(__file__), "--one", what, contender, str(rounds)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, start_new_session=True)
+        with tempfile.TemporaryDirectory() as folder:  # a contender leaves its logs where it runs
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=PATIENCE_S, start_new_session=True, cwd=folder
+            )
     except subprocess.TimeoutExpired:
         return None
     if done.returncode:
