@@ -114,9 +114,8 @@ class Supervisor:
     def _read_commands(self, now: float) -> None:
         if self._wakeup in self._ready:
             os.read(self._wakeup, 64)
-        for steps in self._commands:
-            self._end(steps, now)
-        self._commands.clear()
+        while self._commands:  # one at a time: another thread may add one meanwhile
+            self._end(self._commands.pop(0), now)
 
     def _read(self, worker: Worker, emit: Emit, now: float, may_read: bool) -> None:
         if worker.exited:

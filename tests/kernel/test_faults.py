@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
@@ -261,3 +262,22 @@ def test_the_data_of_a_failed_run_is_let_go(kernel: Kernel) -> None:
     kernel.run("notebook_launcher(fails, num_processes=2)")
     links = "[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')]"
     assert kernel.value(f"[link for link in {links} if 'memfd' in link]") == []
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "words"),
+    [
+        ("/bin/false", "LaunchError: the workers could not be started"),
+        ("/no/such/python", "LaunchError: the zygote could not be started.*No such file"),
+    ],
+)
+def test_an_interpreter_that_does_not_start_is_one_clear_error(
+    fresh_kernel: Kernel, interpreter: str, words: str
+) -> None:
+    fresh_kernel.ok(
+        f"import sys\nfrom nbaccel import notebook_launcher\nkept, sys.executable = sys.executable, {interpreter!r}"
+    )
+    assert re.search(words, fresh_kernel.run("notebook_launcher(lambda: 1, num_processes=2)").error)
+    assert (
+        fresh_kernel.value("(setattr(sys, 'executable', kept), notebook_launcher(lambda: 1, num_processes=2))[1]") == 1
+    )
