@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from nbaccel.config import Resolved
 from nbaccel.errors import StateError, WorkerDiedError, WorkerError
 from nbaccel.launch.call import Call, can_send, cell_call, function_call
+from nbaccel.launch.environment import WORKER_VARIABLE
 from nbaccel.launch.events import Rich
 from nbaccel.launch.inline import run_here
 from nbaccel.launch.job import Job
@@ -116,8 +117,6 @@ def _show_until_end(job: Job, screen: Screen) -> None:
 
 def refuse_inside_worker(environ: Mapping[str, str]) -> None:
     """A launch inside a worker would start workers of workers."""
-    from nbaccel.launch.environment import WORKER_VARIABLE
-
     if WORKER_VARIABLE in environ:
         raise StateError("this code runs in a worker already; call notebook_launcher from the notebook itself.")
 

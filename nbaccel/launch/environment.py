@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from nbaccel.config import Resolved
+from nbaccel.config.schema import KEYS
 from nbaccel.plan import Plan
 
 WORKER_VARIABLE = "NBACCEL_WORKER"
@@ -59,8 +60,6 @@ def _one_machine(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def _handed_on(resolved: Resolved) -> dict[str, str]:
-    from nbaccel.config.schema import KEYS
-
     return {
         KEYS[key].env: str(getattr(resolved.config, key))
         for key in _FOR_THE_RUNTIME

@@ -147,7 +147,7 @@ def _try_imports(modules: list[str], write: int) -> None:
 
 def _harm() -> str:
     """What an import did to this process that a fork would not survive; empty when nothing."""
-    if len(os.listdir("/proc/self/task")) > 1 if os.path.isdir("/proc/self/task") else False:
+    if len(_listed("/proc/self/task")) > 1:
         return "threads"
     if any(_is_device(f"/proc/self/fd/{number}") for number in _listed("/proc/self/fd")):
         return "device"

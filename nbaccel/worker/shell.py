@@ -103,7 +103,6 @@ def make_shell() -> WorkerShell:
         config = Config()
         config.HistoryManager.enabled = False
         config.HistoryAccessor.enabled = False
-        WorkerShell.display_pub_class.default_value = _Publisher
         WorkerShell.instance(
             config=config, user_module=main, display_pub_class=_Publisher, displayhook_class=_Hook, colors="nocolor"
         )
