@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbaccel.notebook.extension import load_ipython_extension, unload_ipython_extension
-    from nbaccel.notebook.launcher import debug_launcher, notebook_launcher
+    from nbaccel.notebook.launcher import debug_launcher, notebook_launcher, submit
+    from nbaccel.notebook.session import Session
     from nbaccel.runtime.accelerator import Accelerator
     from nbaccel.runtime.handlers import (
         AutocastKwargs,
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
         GradScalerKwargs,
         InitProcessGroupKwargs,
     )
+    from nbaccel.runtime.progress import tqdm
     from nbaccel.runtime.state import DistributedType, PartialState
+    from nbaccel.wire.shared import share
 
 __version__ = "0.1.0"
 
@@ -34,8 +37,12 @@ _HOMES = {
     "GradientAccumulationPlugin": "nbaccel.runtime.handlers",
     "InitProcessGroupKwargs": "nbaccel.runtime.handlers",
     "PartialState": "nbaccel.runtime.state",
+    "Session": "nbaccel.notebook.session",
     "debug_launcher": "nbaccel.notebook.launcher",
+    "submit": "nbaccel.notebook.launcher",
+    "tqdm": "nbaccel.runtime.progress",
     "notebook_launcher": "nbaccel.notebook.launcher",
+    "share": "nbaccel.wire.shared",
     "load_ipython_extension": "nbaccel.notebook.extension",
     "unload_ipython_extension": "nbaccel.notebook.extension",
 }
@@ -50,9 +57,13 @@ __all__ = [
     "GradientAccumulationPlugin",
     "InitProcessGroupKwargs",
     "PartialState",
+    "Session",
     "debug_launcher",
     "load_ipython_extension",
     "notebook_launcher",
+    "submit",
+    "tqdm",
+    "share",
     "unload_ipython_extension",
     "__version__",
 ]

@@ -88,14 +88,18 @@ class LaunchError(RunError):
 
 
 class RunTimeoutError(RunError, TimeoutError):
-    """The run took longer than its `timeout` (seconds)."""
+    """The run took longer than its `timeout` (seconds); `report` says what each rank was doing."""
 
-    def __init__(self, timeout_s: float, unfinished: Sequence[int]) -> None:
-        self.timeout_s, self.unfinished = timeout_s, tuple(unfinished)
+    def __init__(self, timeout_s: float, unfinished: Sequence[int], report: str = "") -> None:
+        self.timeout_s, self.unfinished, self.report = timeout_s, tuple(unfinished), report
         super().__init__(
             f"the run took longer than timeout={timeout_s:g} s and was stopped; "
             f"{name_ranks(unfinished)} had not finished. Raise `timeout`, or leave it out to wait for ever."
+            + (f"\n{report}" if report else "")
         )
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,12 @@ class RemoteFailure:
 class WorkerError(RunError):
     """The user's code raised in one or more workers; the first failure in time is on top."""
 
-    def __init__(self, failures: Iterable[RemoteFailure], world_size: int) -> None:
+    def __init__(self, failures: Iterable[RemoteFailure], world_size: int, *, of_session: bool = False) -> None:
         ordered = sorted(failures, key=lambda failure: (failure.collateral, failure.time_s))
         self.first = ordered[0]
         self.rank = self.first.rank
         self.exceptions = {failure.rank: failure for failure in ordered}
-        self.world_size = world_size
+        self.world_size, self.of_session = world_size, of_session
         super().__init__("\n".join(self._headlines()))
         self.__cause__ = self.first.exception
 
@@ -148,7 +152,8 @@ class WorkerError(RunError):
 
     def _render_traceback_(self) -> list[str]:
         """Lines that IPython shows: the remote traceback is what helps, not the launcher's frames."""
-        return [*self.first.traceback, *self._headlines()]
+        hint = [f"(%debug opens the debugger on rank {self.rank})"] if self.of_session else []
+        return [*self.first.traceback, *self._headlines(), *hint]
 
 
 class WorkerDiedError(RunError):

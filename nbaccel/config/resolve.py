@@ -29,6 +29,11 @@ class Resolved:
         """The setting that won. Raises ConfigError for a key that does not exist."""
         return self._settings(key)[0]
 
+    def with_setting(self, key: str, value: object, place: str) -> object:
+        """What a key's value would be, checked, if this was given too. Raises ConfigError if that is not valid."""
+        chain = {**self.chain, key: (Setting(value, "call", place), *self._settings(key))}
+        return getattr(_checked(chain), key)
+
     def explain(self, key: str) -> str:
         """Says in words which value a key has, why, and what it shadows."""
         winner, *shadowed = self._settings(key)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Precision = Literal["no", "fp16", "bf16", "fp8"]
 StartMethod = Literal["zygote", "spawn", "inline"]
-OutputMode = Literal["auto", "all", "main"]
+OutputMode = Literal["auto", "all", "ranks", "main"]
 GpuIds = Literal["all"] | tuple[int, ...]
 
 
@@ -88,6 +88,12 @@ class RunConfig(BaseModel):
         env="NBACCEL_TIMEOUT",
         possible="seconds, a number above 0",
     )
+    hang_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _key(
+        60.0,
+        "Seconds in one collective operation after which the cell shows who waits for whom; 0 for never.",
+        env="NBACCEL_HANG_AFTER",
+        possible="seconds, a number from 0",
+    )
     start_method: Annotated[StartMethod, BeforeValidator(_lowered)] = _key(
         "zygote",
         "How workers start: zygote (forked from a warm server), spawn (fresh interpreters), inline (in the kernel).",
@@ -96,9 +102,9 @@ class RunConfig(BaseModel):
     )
     output: Annotated[OutputMode, BeforeValidator(_lowered)] = _key(
         "auto",
-        "Whose text the cell shows: auto (rank 0, and lines of other ranks that differ), all, main (rank 0 alone).",
+        "Whose text the cell shows: auto (rank 0, and what others print differently), all or ranks (labelled), main.",
         env="NBACCEL_OUTPUT",
-        possible="auto, all, main",
+        possible="auto, all, ranks, main",
     )
     sync_models: bool = _key(
         True,

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbaccel.errors import CallError, ShipError
-from nbaccel.wire.codec import Companions, Encoded, can_encode, decode, encode
+from nbaccel.wire.codec import Encoded, can_encode, decode, encode
+from nbaccel.wire.companions import Companions
 from nbaccel.wire.culprit import find_culprit
 from nbaccel.wire.messages import RunCell, RunFunction
+from nbaccel.wire.outcome import Outcome
 from nbaccel.wire.parcel import Parcel
-from nbaccel.wire.tensors import load_module_state
+from nbaccel.wire.weigh import heaviest
+
+_WORTH_TELLING_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -26,59 +30,118 @@ class Call:
         companions: the kernel's objects of which the workers hold copies.
         message: makes the message for a rank.
         here: does the same in this process, for the inline launcher.
+        names: what the call was made of, by the names that the user knows.
     """
 
     parcel: Parcel
     companions: Companions
     message: Callable[[int], RunFunction | RunCell]
     here: Callable[[], Any]
+    names: Callable[[], Mapping[str, object]] = dict
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that were copied for the call, without what lies in shared memory."""
+        return self.parcel.written_bytes
+
+    def heaviest(self) -> list[tuple[str, int]]:
+        """The largest variables of the call and their bytes. Looks through all of them, so ask only if it matters."""
+        return heaviest(self.names(), self.size_bytes)
 
     def close(self) -> None:
         """Let go of the memory file; workers that have mapped it keep what they mapped."""
         self.parcel.close()
 
     def receive(self, parcel: Parcel | None) -> Any:
-        """Decode what a rank sent back; copies trained weights into the kernel's modules. Returns the value."""
+        """Decode what a rank sent back. Returns the value.
+
+        States of modules, optimizers and schedulers are copied into the kernel's own; where one of these does not fit
+        any more, a warning says so.
+        """
         if parcel is None:
             return None
-        (value, states), _ = decode(parcel, sys.modules["__main__"].__dict__)
+        outcome, _ = decode(parcel, sys.modules["__main__"].__dict__, self.companions)
+        assert isinstance(outcome, Outcome), "a rank answers with an outcome"
         parcel.close()
-        for module, state in zip(self.companions.modules, states, strict=False):
-            _sync(module, state)
-        return value
+        for problem in outcome.states.load_into(self.companions):
+            warnings.warn(problem, stacklevel=2)
+        return outcome.value
 
 
-def _sync(module: Any, state: dict[str, Any]) -> None:
-    unfit = load_module_state(module, state)
-    if unfit:
-        names = ", ".join(unfit[:5]) + (", ..." if len(unfit) > 5 else "")
-        warnings.warn(
-            f"{type(module).__name__} changed its structure in the workers; not copied back: {names}", stacklevel=2
-        )
+def report(call: Call) -> str:
+    """One line that says what makes a call heavy; empty for one that is not."""
+    if call.size_bytes < _WORTH_TELLING_BYTES:
+        return ""
+    named = ", ".join(f"`{name}` {_in_words(size)}" for name, size in call.heaviest())
+    listed = f": {named}" if named else ""
+    return (
+        f"sending {_in_words(call.size_bytes)} to the workers{listed} "
+        "(arrays and tensors from nbaccel.share(x) are not copied)"
+    )
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to come home of a call.
+
+    Attributes:
+        main: the rank whose value counts, and that sends the states of models.
+        all_values: whether every rank sends its value.
+        sync_models: whether the states of models are sent.
+    """
+
+    main: int = 0
+    all_values: bool = False
+    sync_models: bool = True
+
+    def value_from(self, rank: int) -> bool:
+        return self.all_values or rank == self.main
+
+    def models_from(self, rank: int) -> bool:
+        return self.sync_models and rank == self.main
 
 
 def function_call(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, return_all: bool, sync_models: bool
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    wish: Wish,
+    names: Mapping[str, Any] | None = None,
 ) -> Call:
     """A call of a function.
+
+    Args:
+        function: the function.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        wish: what is to come home.
+        names: names of the notebook that the workers of a session must have, where the ledger says that they lack
+            them; None for fresh workers, to whom functions bring along all that they use.
 
     Raises:
         CallError: it is no function, or it does not take these arguments.
         ShipError: something that it needs cannot be sent; names the variable.
     """
-    _check_callable(function, args, kwargs)
+    check_callable(function, args, kwargs)
     name = getattr(function, "__name__", type(function).__name__)
-    encoded = _encode_call(function, tuple(args), dict(kwargs), name)
+    values = (function, tuple(args), dict(kwargs), dict(names or {}))
+    encoded = _encode_call(values, name, by_name=names is not None)
     parcel = encoded.parcel.for_message()
     return Call(
         encoded.parcel,
         encoded.companions,
-        lambda rank: RunFunction(parcel, return_all or rank == 0, sync_models and rank == 0),
+        lambda rank: RunFunction(parcel, wish.value_from(rank), wish.models_from(rank)),
         lambda: function(*args, **kwargs),
+        lambda: {name: function, **{f"args[{number}]": value for number, value in enumerate(args)}, **kwargs},
     )
 
 
-def _check_callable(function: object, args: object, kwargs: object) -> None:
+def check_callable(function: object, args: object, kwargs: object) -> None:
+    """Raises CallError unless `function(*args, **kwargs)` can be called."""
     if not callable(function):
         raise CallError(f"notebook_launcher needs a function to run, not {_described(function)}.")
     name = getattr(function, "__name__", type(function).__name__)
@@ -103,15 +166,16 @@ def _described(value: object) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} (a {type(value).__name__})"
 
 
-def _encode_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Encoded:
+def _encode_call(values: tuple[Any, ...], name: str, *, by_name: bool) -> Encoded:
     try:
-        return encode((function, args, kwargs))
+        return encode(values, by_name=by_name)
     except Exception as error:
-        for path, value in ((f"the function {name}()", function), ("args", args), ("kwargs", kwargs)):
-            found = _blame(value, path)
+        paths = (f"the function {name}()", "args", "kwargs", "the names that it uses")
+        for path, value in zip(paths, values, strict=True):
+            found = _blame(value, path, by_name)
             if found is not None:
                 raise found from error
-        raise find_culprit((function, args, kwargs), "the call", error) from error
+        raise find_culprit(values, "the call", error, by_name=by_name) from error
 
 
 def can_send(value: object) -> bool:
@@ -119,41 +183,56 @@ def can_send(value: object) -> bool:
     return can_encode(value) is None
 
 
-def _blame(value: object, path: str) -> ShipError | None:
-    error = can_encode(value)
-    return None if error is None else find_culprit(value, path, error)
+def _blame(value: object, path: str, by_name: bool) -> ShipError | None:
+    error = can_encode(value, by_name=by_name)
+    return None if error is None else find_culprit(value, path, error, by_name=by_name)
 
 
 def cell_call(
     source: str,
     names: Mapping[str, Any],
     outputs: Sequence[str],
+    wish: Wish,
     *,
     execution_count: int,
-    sync_models: bool,
     here: Callable[[], Any],
+    by_name: bool = False,
 ) -> Call:
     """A cell that uses names of the kernel and gives names back.
+
+    Args:
+        source: the cell.
+        names: what it is to have.
+        outputs: names to bring home.
+        wish: from which ranks.
+        execution_count: the cell's number.
+        here: runs the cell in this process.
+        by_name: whether functions find the names that they use on the other side, as in a session.
 
     Raises:
         ShipError: a name that the cell uses cannot be sent.
     """
     try:
-        encoded = encode(dict(names))
+        encoded = encode(dict(names), by_name=by_name)
     except Exception as error:
         for name, value in names.items():
-            found = _blame(value, f"`{name}`")
+            found = _blame(value, f"`{name}`", by_name)
             if found is not None:
                 raise found from error
-        raise find_culprit(names, "the names that the cell uses", error) from error
+        raise find_culprit(names, "the names that the cell uses", error, by_name=by_name) from error
     parcel = encoded.parcel.for_message()
     return Call(
         encoded.parcel,
         encoded.companions,
         lambda rank: RunCell(
-            parcel, source, execution_count, tuple(outputs) if rank == 0 else (), sync_models and rank == 0
+            parcel,
+            source,
+            execution_count,
+            tuple(outputs) if wish.value_from(rank) else (),
+            wish.models_from(rank),
         ),
         here,
+        lambda: names,
     )
 
 

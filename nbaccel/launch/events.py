@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from nbaccel.wire.messages import Shown
 
@@ -30,7 +31,49 @@ class Rich:
     shown: Shown
 
 
-Event = Text | Rich
+@dataclass(frozen=True)
+class Bar:
+    """New state of a progress bar of a rank (see `runtime.progress`)."""
+
+    rank: int
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A rank called `input()` and waits for the answer."""
+
+    rank: int
+    number: int
+    prompt: str
+    password: bool
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to be told about the run itself."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Flood:
+    """More was printed than a cell can bear: what has been left out so far.
+
+    Attributes:
+        lines: how many.
+        last_line: the last one.
+        path: where all of it is; None while that is not known.
+        over: whether the run has ended.
+    """
+
+    lines: int
+    last_line: str
+    path: Path | None
+    over: bool
+
+
+Event = Text | Rich | Bar | Question | Note | Flood
 
 
 _MOST_WAITING = 256
@@ -65,5 +108,5 @@ class Backlog:
 def _size(event: Event | None) -> int:
     if isinstance(event, Text):
         return len(event.text)
-    values = event.shown.data.values() if event is not None else ()
+    values = event.shown.data.values() if isinstance(event, Rich) else ()
     return sum(len(value) for value in values if isinstance(value, str | bytes))

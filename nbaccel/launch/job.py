@@ -1,90 +1,258 @@
-"""A job: one running call. Its thread does the work; whoever waits for it sees what comes and gets what came out."""
+"""A job: a handle on one running call, in the words of `concurrent.futures.Future`."""
 
 from __future__ import annotations
 
+import html
+import itertools
+import logging
 import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from typing import Any
 
-from nbaccel.config import Resolved
-from nbaccel.errors import LaunchError
+from nbaccel.errors import CallError, RunError, name_ranks
 from nbaccel.launch.call import Call
-from nbaccel.launch.events import Backlog, Event
+from nbaccel.launch.events import Event
+from nbaccel.launch.feed import Feed
 from nbaccel.launch.output import Policy
-from nbaccel.launch.starter import STARTERS
-from nbaccel.launch.stopping import INTERRUPT, NOW
-from nbaccel.launch.supervisor import Supervisor
-from nbaccel.launch.team import Surroundings, start_team
-from nbaccel.plan import Plan
+from nbaccel.launch.run import Run
+from nbaccel.launch.stopping import INTERRUPT, INTERRUPT_KEEPING, NOW, Steps
+from nbaccel.launch.team import Team
+from nbaccel.wire.messages import Reply
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class RankView:
+    """What one rank of a job did."""
+
+    job: Job
+    rank: int
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What this rank gave back (None unless all ranks' values were asked for). Raises as `Job.result`."""
+        return self.job.values(timeout).get(self.rank)
+
+    def logs(self) -> str:
+        """Everything that this rank has printed."""
+        return self.job.logs(self.rank)
+
+    def __repr__(self) -> str:
+        return f"<rank {self.rank} of {self.job!r}>"
 
 
 class Job:
-    """A call on fresh workers, from their start to their end."""
+    """A call that runs on workers, or has run.
+
+    Attributes:
+        number: of the job in this kernel.
+        name: what runs.
+        ranks: on which ranks.
+    """
 
     def __init__(
-        self, call: Call, plan: Plan, resolved: Resolved, policy: Policy, colors: str, attempt: int = 0
+        self,
+        name: str,
+        ranks: tuple[int, ...],
+        policy: Policy,
+        *,
+        keeps: bool = False,
+        select: Callable[[dict[int, Any]], Any] = lambda values: values,
     ) -> None:
-        self._call, self._plan, self._resolved, self._policy = call, plan, resolved, policy
-        self._around = Surroundings.now(colors)
-        self._attempt = attempt
-        self._backlog = Backlog()
-        self._supervisor: Supervisor | None = None
+        """A job that is not started yet.
+
+        Args:
+            name: what runs, for people.
+            ranks: on which ranks.
+            policy: whose text is shown.
+            keeps: whether its workers are worth keeping when it is stopped.
+            select: makes the result of what each rank gave back.
+        """
+        self.number = next(_numbers)
+        self.name, self.ranks = name, ranks
+        self.feed = Feed(policy, self.number)
+        self.run: Run | None = None
+        self._keeps, self._select = keeps, select
+        self._team: Team | None = None
         self._problem: BaseException | None = None
+        self._values: dict[int, Any] | None = None
+        self._collecting = threading.RLock()
         self._stops = 0
+        self._cancelled = False
         self._ended = threading.Event()
+        self._callbacks: list[Callable[[Job], object]] = []
+        self._since_s, self._until_s = time.monotonic(), 0.0
 
-    def start(self) -> None:
-        """Start the thread that starts the workers."""
-        threading.Thread(target=self._run, name="nbaccel-job", daemon=True).start()
+    # what a Future has
 
-    def _run(self) -> None:
+    def done(self) -> bool:
+        """Whether it is over, however it went."""
+        return self._ended.is_set()
+
+    def running(self) -> bool:
+        return not self.done()
+
+    def cancelled(self) -> bool:
+        """Whether `cancel` has ended it."""
+        return self.done() and self._cancelled
+
+    def cancel(self) -> bool:
+        """Stop it as the Stop button would. Returns whether it was still running."""
+        if self.done():
+            return False
+        self._cancelled = True
+        self.stop()
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What came out; waits for it.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            RunError: it did not end well. CancelledError, KeyboardInterrupt: it was cancelled or stopped.
+            TimeoutError: it runs still.
+        """
+        return self._select(self.values(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error that `result` would raise, None if all went well. Raises CancelledError, TimeoutError."""
         try:
-            try:
-                self._run_once()
-            except LaunchError:  # the zygote died since the last launch: the next one is as good
-                self._run_once()
-        except BaseException as error:  # noqa: BLE001 - raised again by result(), in the thread that waits
-            self._problem = error
-        finally:
-            self._ended.set()
-            self._backlog.put(None)
+            self.values(timeout)
+        except (RunError, KeyboardInterrupt) as error:
+            return error
+        return None
 
-    def _run_once(self) -> None:
-        starter = STARTERS[self._plan.launcher]()
-        workers = start_team(starter, self._plan, self._resolved, self._around, self._attempt)
-        self._supervisor = Supervisor(workers, self._call, self._policy, self._resolved.config.timeout)
+    def add_done_callback(self, function: Callable[[Job], object]) -> None:
+        """Call `function(job)` when it is over, from another thread; at once if it is over already."""
+        with self._collecting:
+            if not self.done():
+                self._callbacks.append(function)
+                return
+        self._call_back(function)
+
+    # what a job on several ranks has besides
+
+    def values(self, timeout: float | None = None) -> dict[int, Any]:
+        """What each rank gave back, by rank; trained weights are copied home on the way. Raises as `result`."""
+        if not self._ended.wait(timeout):
+            raise FutureTimeoutError(f"job {self.number} is not done after {timeout:g} s.")
+        with self._collecting:
+            if self._problem is None and self._values is None:
+                self._collect()
+        if self._problem is not None:
+            raise self._problem
+        return self._values or {}
+
+    def rank(self, number: int) -> RankView:
+        """One rank of it. Raises CallError for one that is not part of it."""
+        self._check_rank(number)
+        return RankView(self, number)
+
+    def logs(self, rank: int | None = None) -> str:
+        """Everything that a rank has printed so far; left out: of all ranks, one after the other."""
+        if rank is not None:
+            self._check_rank(rank)
+            return self.feed.log(rank).text()
+        if len(self.ranks) == 1:
+            return self.feed.log(self.ranks[0]).text()
+        return "".join(f"--- rank {one} ---\n{self.feed.log(one).text()}" for one in self.ranks)
+
+    @property
+    def state(self) -> str:
+        """`running`, `done`, `failed` or `stopped`."""
+        if not self.done():
+            return "running"
+        if self._stops or self._cancelled:
+            return "stopped"
+        return "failed" if self._problem is not None else "done"
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it began, or that it took."""
+        return (self._until_s or time.monotonic()) - self._since_s
+
+    def _check_rank(self, rank: int) -> None:
+        if rank not in self.ranks:
+            raise CallError(f"job {self.number} runs on {name_ranks(self.ranks)}; it has no rank {rank!r}.")
+
+    def __repr__(self) -> str:
+        return f"<Job {self.number}: {self.name} on {name_ranks(self.ranks)}, {self.state}, {self.elapsed_s:.1f} s>"
+
+    def _repr_html_(self) -> str:
+        sign = {"running": "▶", "done": "✓", "failed": "✗", "stopped": "■"}[self.state]
+        return (
+            f"<div><b>{sign} Job {self.number}</b> <code>{html.escape(self.name)}</code> on "
+            f"{name_ranks(self.ranks)}: {self.state}, {self.elapsed_s:.1f} s</div>"
+        )
+
+    # for those who run it
+
+    def attach(self, team: Team, run: Run) -> None:
+        """Whoever runs it has found a team for it; a stop from before reaches it then."""
+        self._team, self.run = team, run
         if self._stops:
-            self._supervisor.stop(INTERRUPT)
-        self._supervisor.run(self._backlog.put, self._backlog.has_room)
-        if self._supervisor.never_began() and not self._stops:
-            raise starter.stillborn()
+            team.stop(run, self._steps())
+
+    def stop(self) -> None:
+        """Interrupt it; the second time, kill its workers."""
+        self._stops += 1
+        if self._team is not None and self.run is not None:
+            self._team.stop(self.run, self._steps())
+
+    @property
+    def was_stopped(self) -> bool:
+        return self._stops > 0
+
+    def _steps(self) -> Steps:
+        if self._stops > 1:
+            return NOW
+        return INTERRUPT_KEEPING if self._keeps else INTERRUPT
+
+    def answer(self, rank: int, reply: Reply) -> None:
+        """Answer a rank's question."""
+        if self._team is not None:
+            self._team.send(rank, reply)
 
     def next_event(self) -> Event | None:
         """Waits for the next thing to be seen; None at the end."""
-        return self._backlog.get(self._ended.is_set)
+        return self.feed.next_event(self._ended.is_set)
 
-    def stop(self) -> None:
-        """Interrupt the run; the second time, kill it."""
-        self._stops += 1
-        if self._supervisor is not None:
-            self._supervisor.stop(INTERRUPT if self._stops == 1 else NOW)
+    def finish(self, problem: BaseException | None = None) -> None:
+        """It is over. Called by whoever runs it, in the thread that fills the feed."""
+        self.feed.close()
+        if self.run is not None and self.run.interrupted:
+            problem = CancelledError() if self._cancelled else KeyboardInterrupt()
+        elif problem is None and self.run is not None:
+            problem = self.run.error()
+        self._problem = problem
+        self._until_s = time.monotonic()
+        with self._collecting:
+            self._ended.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for function in callbacks:
+            self._call_back(function)
 
-    def done(self) -> bool:
-        return self._ended.is_set()
+    def _call_back(self, function: Callable[[Job], object]) -> None:
+        try:
+            function(self)
+        except Exception:
+            logging.getLogger(__name__).exception("a callback of job %d failed", self.number)
 
-    def result(self) -> dict[int, Any]:
-        """What each rank gave back, once the job has ended; trained weights are copied home on the way.
+    def _collect(self) -> None:
+        assert self.run is not None, "a job that ended without a problem had a run"
+        call: Call = self.run.call
+        try:
+            self._values = {rank: call.receive(parcel) for rank, parcel in self.run.parcels().items()}
+        finally:
+            call.close()
 
-        Raises:
-            KeyboardInterrupt: the job was stopped.
-            RunError: it did not end well.
-        """
-        self._ended.wait()
-        if self._problem is not None:
-            raise self._problem
-        assert self._supervisor is not None, "a job that ended without a problem had a supervisor"
-        if self._supervisor.interrupted:
-            raise KeyboardInterrupt
-        error = self._supervisor.error()
-        if error is not None:
-            raise error
-        return {rank: self._call.receive(parcel) for rank, parcel in sorted(self._supervisor.parcels().items())}
+
+def results_of(values: Mapping[int, Any], *, return_all: bool) -> Any:
+    """Rank 0's value, or all ranks' in order."""
+    return [values[rank] for rank in sorted(values)] if return_all else values.get(0)

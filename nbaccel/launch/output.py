@@ -16,14 +16,14 @@ Shown = list[tuple[int, str]]
 
 
 class Policy:
-    """Shows rank 0 alone; the base of the others."""
+    """Shows the main rank alone; the base of the others."""
 
-    def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
-        self._label = label
+    def __init__(self, label: Callable[[int], str] = "[{}] ".format, main: int = 0) -> None:
+        self._label, self._main = label, main
 
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
         """Text of a rank. Returns what the cell shows now."""
-        return [(stream, text)] if rank == 0 else []
+        return [(stream, text)] if rank == self._main else []
 
     def tick(self, now: float) -> Shown:
         """What has waited long enough."""
@@ -32,6 +32,10 @@ class Policy:
     def finish(self) -> Shown:
         """What is left at the end."""
         return []
+
+    def in_flood(self) -> Policy:
+        """The policy for text of which the cell will show the end at most."""
+        return self
 
 
 class _Lines:
@@ -53,12 +57,12 @@ class _Lines:
 class All(Policy):
     """Shows every rank's lines, those of the others with a label."""
 
-    def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
-        super().__init__(label)
+    def __init__(self, label: Callable[[int], str] = "[{}] ".format, main: int = 0) -> None:
+        super().__init__(label, main)
         self._lines: dict[tuple[int, int], _Lines] = {}
 
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
-        if rank == 0:
+        if rank == self._main:
             return [(stream, text)]
         lines = self._lines.setdefault((rank, stream), _Lines()).feed(text)
         return self._others(rank, stream, lines, now)
@@ -76,8 +80,8 @@ class All(Policy):
 class Auto(All):
     """Shows rank 0 as it is, and of the other ranks the lines that rank 0 does not print too."""
 
-    def __init__(self, label: Callable[[int], str] = "[{}] ".format) -> None:
-        super().__init__(label)
+    def __init__(self, label: Callable[[int], str] = "[{}] ".format, main: int = 0) -> None:
+        super().__init__(label, main)
         self._of_main: dict[int, _Lines] = {1: _Lines(), 2: _Lines()}
         self._recent: deque[int] = deque(maxlen=_REMEMBERED_LINES)
         self._unmatched: dict[int, Counter[int]] = {}
@@ -85,7 +89,7 @@ class Auto(All):
         self._main_spoke = 0.0
 
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
-        if rank != 0:
+        if rank != self._main:
             return super().feed(rank, stream, text, now)
         self._main_spoke = now
         self._note(self._of_main[stream].feed(text))
@@ -104,6 +108,10 @@ class Auto(All):
             self._note(lines.finish())
         super().finish()
         return self.tick(float("inf"))
+
+    def in_flood(self) -> Policy:
+        """Finding out what the others print differently would take long, and no longer be seen."""
+        return Policy(self._label, self._main)
 
     def _others(self, rank: int, stream: int, lines: list[str], now: float) -> Shown:
         since = 0.0 if now == float("inf") else now
@@ -137,7 +145,13 @@ class Auto(All):
         return self._unmatched[rank]
 
 
-def policy_for(mode: str, label: Callable[[int], str] | None = None) -> Policy:
-    """The policy that the configuration names: `auto`, `all` or `main`."""
-    kinds: dict[str, type[Policy]] = {"auto": Auto, "all": All, "main": Policy}
-    return kinds[mode]() if label is None else kinds[mode](label)
+def policy_for(mode: str, label: Callable[[int], str] | None = None, main: int = 0) -> Policy:
+    """The policy that the configuration names: `auto`, `all` (also called `ranks`) or `main`.
+
+    Args:
+        mode: its name.
+        label: makes the prefix of another rank's lines.
+        main: the rank that is shown as it is; rank 0 unless a run leaves that out.
+    """
+    kinds: dict[str, type[Policy]] = {"auto": Auto, "all": All, "ranks": All, "main": Policy}
+    return kinds[mode](main=main) if label is None else kinds[mode](label, main)

@@ -1,28 +1,12 @@
-"""What the kernel side knows of a worker process: the descriptors that it is born with, and a handle on its life."""
+"""What the kernel side knows of a worker process: a handle on its life."""
 
 from __future__ import annotations
 
 import os
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
 
 _NUMBER_BYTES = 8
-
-
-@dataclass(frozen=True)
-class WorkerEnds:
-    """The descriptors that a worker is born with; the starter's copies are closed by its caller.
-
-    Attributes:
-        channel: its end of the channel.
-        stdout: where its standard output goes.
-        stderr: where its standard error goes.
-    """
-
-    channel: int
-    stdout: int
-    stderr: int
 
 
 class ProcessHandle:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from nbaccel.errors import LaunchError
 from nbaccel.launch import zygote
 from nbaccel.launch.interpreter import fresh_interpreter
-from nbaccel.launch.process import ProcessHandle, WorkerEnds
+from nbaccel.launch.process import ProcessHandle
+from nbaccel.wire.ends import WorkerEnds
 
 
 class Starter:
@@ -34,6 +35,9 @@ class Starter:
             raise self.stillborn(str(error)) from error
         return started
 
+    def close(self) -> None:
+        """The team is gone: let go of what was made for it alone."""
+
     def stillborn(self, reason: str = "") -> LaunchError:
         """The error for workers that never came to life. The zygote that should have made them is not asked again."""
         zygote.forget(self._source)
@@ -44,7 +48,7 @@ class FreshStarter(Starter):
     """Workers that are fresh interpreters: slow, and free of anything that the zygote has imported."""
 
     def command(self) -> tuple[str, ...]:
-        return tuple(fresh_interpreter("nbaccel.worker.fresh", ("{channel}", "{stdout}", "{stderr}")))
+        return tuple(fresh_interpreter("nbaccel.worker.fresh", ("{ends}",)))
 
 
 STARTERS: dict[str, type[Starter]] = {"zygote": Starter, "spawn": FreshStarter}

@@ -1,188 +1,436 @@
-"""Brings a plan's workers to life: pipes, channels, rendezvous, specifications."""
+"""A team: the workers of one launch, and the one thread that touches their channels, pipes and processes.
+
+Other threads hand it commands, so that a KeyboardInterrupt in the kernel's main thread can never hit the protocol.
+A one-shot team ends with its run; the team of a session stays for the next one.
+"""
 
 from __future__ import annotations
 
 import os
-import random
-import secrets
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from signal import SIGINT, SIGKILL, Signals
 
-from nbaccel.config import Resolved
-from nbaccel.launch.environment import worker_environ
-from nbaccel.launch.order import Item, Order
-from nbaccel.launch.process import ProcessHandle, WorkerEnds
-from nbaccel.launch.starter import Starter
-from nbaccel.plan import Plan
-from nbaccel.wire.channel import Channel
-from nbaccel.wire.messages import RandomState, Start, WorkerSpec
+from nbaccel.errors import LaunchError, RunTimeoutError, WorkerDiedError
+from nbaccel.launch.doctor import Examination, Report
+from nbaccel.launch.events import Text
+from nbaccel.launch.order import Item, Marked
+from nbaccel.launch.regrouping import Meeting, Regrouping
+from nbaccel.launch.run import Run
+from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, Escalation, Steps
+from nbaccel.launch.worker import Worker
+from nbaccel.wire.messages import (
+    Ask,
+    Done,
+    Examined,
+    Exit,
+    Failed,
+    Progress,
+    Regrouped,
+    Shown,
+    Unblock,
+    Waiting,
+)
 
-_LOOPBACK = "127.0.0.1"
-_PRISTINE_TORCH_SEED = 67280421310721
-"""What torch's generator starts with in every process: nobody seeded it."""
-_READ_BYTES = 1 << 18
-_LAST_OUTPUT_CHARACTERS = 2000
+_TICK_S = 0.1
+_EXAMINING_TICK_S = 0.02
+
+Command = Callable[[float], None]
 
 
-class Worker:
-    """The kernel's handle on one worker process.
+@dataclass
+class _Press:
+    """Signals for ranks, as time goes on."""
 
-    Attributes:
-        left: it has closed its end of the channel, as the last thing it does.
-        exited: nothing more is expected of it.
-    """
+    ranks: frozenset[int]
+    escalation: Escalation
+    run: Run | None
 
-    def __init__(self, rank: int, process: ProcessHandle, channel: Channel, pipes: dict[int, int], token: str) -> None:
-        self.rank, self.process, self.channel = rank, process, channel
-        self.pipes = pipes
-        self.order = Order(token)
-        self.last_output = ""
-        self.left = False
-        self.exited = False
-        for descriptor in pipes.values():
-            os.set_blocking(descriptor, False)
 
-    def descriptors(self, *, with_output: bool) -> list[int]:
-        """Where news of it can come from; without its output, which then waits, and it with it."""
-        if self.exited:
-            return []
-        channel = [] if self.left else [self.channel.fileno()]
-        return [self.process.fileno(), *([*channel, *self.pipes.values()] if with_output else ())]
+class Team:
+    """Live workers. Public methods may be called from any thread, but `work`, which is the team's own."""
 
-    def read_pipe(self, stream: int) -> list[Item] | None:
-        """Read what is there, None when nothing is; at its end a pipe is closed and forgotten."""
+    def __init__(self, start: Callable[[], list[Worker]], meet: Callable[[], AbstractContextManager[Meeting]] | None):
+        """A team that is not started yet.
+
+        Args:
+            start: starts the workers.
+            meet: makes a new meeting point for them, for teams that stay; None for one-shot teams.
+        """
+        self._start, self._regrouping = start, Regrouping(meet) if meet is not None else None
+        self.workers: list[Worker] = []
+        self.busy: dict[int, Run] = {}
+        self.broken = ""
+        self._last: dict[int, Run] = {}
+        self._pending: deque[Run] = deque()
+        self._runs = 0
+        self._presses: list[_Press] = []
+        self._examination: Examination | None = None
+        self._closing = False
+        self._arrived: deque[Run] = deque()
+        self._commands: deque[Command] = deque()
+        self._ready: frozenset[int] = frozenset()
+        self._wakeup, self._wake = os.pipe()
+        self._ending = threading.Lock()
+        self._over = False
+
+    # commands, from any thread
+
+    def submit(self, run: Run) -> bool:
+        """Run this when its ranks are free. Returns false when the team has ended."""
+        with self._ending:
+            if not self._over:
+                self._arrived.append(run)
+                os.write(self._wake, b"!")
+            return not self._over
+
+    def stop(self, run: Run, steps: Steps) -> None:
+        """End a run early, on the user's wish; does nothing when it is over."""
+        self._command(lambda now: self._stop(run, steps, now))
+
+    def send(self, rank: int, message: object) -> None:
+        """Send a message to a worker."""
+        self._command(lambda now: self.workers[rank].send(message))
+
+    def close(self, steps: Steps = GOODBYE) -> None:
+        """Let the workers exit."""
+        self._command(lambda now: self._close(steps, now))
+
+    def examine(self, then: Callable[[Report], None]) -> bool:
+        """Find out what each rank does; `then` gets the report, in the team's thread. False if the team has ended."""
+        return self._command(lambda now: self._examine(then, now))
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it has been of use at all: one that dies at once would do so again."""
+        return self._runs > 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._over
+
+    def _command(self, command: Command) -> bool:
+        with self._ending:
+            if not self._over:
+                self._commands.append(command)
+                os.write(self._wake, b"!")
+            return not self._over
+
+    # the team's thread
+
+    def work(self) -> None:
+        """Until every worker is gone. Raises LaunchError if they could not be started."""
+        problem: LaunchError | None = None
         try:
-            data = os.read(self.pipes[stream], _READ_BYTES)
-        except BlockingIOError:
-            return None
-        if not data:
-            os.close(self.pipes.pop(stream))
-            return None
-        return self.order.text(stream, data)
+            self.workers = self._start()
+            while not all(worker.exited for worker in self.workers):
+                self._turn()
+        except LaunchError as error:
+            problem = error
+            raise
+        finally:
+            self._end(problem)
 
-    def note_output(self, text: str) -> None:
-        """Remember the end of what it printed: it tells most if the worker dies."""
-        self.last_output = (self.last_output + text)[-_LAST_OUTPUT_CHARACTERS:]
+    def never_began(self) -> bool:
+        """Whether no worker came to life: whoever was to start them had gone meanwhile."""
+        return all(worker.process.pid is None for worker in self.workers)
 
-    def drain(self) -> list[Item]:
-        """All text that is in the pipes; does not wait for more, since a grandchild may hold them open."""
-        items: list[Item] = []
-        for stream in tuple(self.pipes):
-            while (got := self.read_pipe(stream)) is not None:
-                items += got
-        return items
+    def _turn(self) -> None:
+        self._wait()
+        now = time.monotonic()
+        if self._wakeup in self._ready:
+            os.read(self._wakeup, 64)
+        while self._arrived:
+            self._pending.append(self._arrived.popleft())
+        while self._commands:  # one at a time: another thread may add one meanwhile
+            self._commands.popleft()(now)
+        for worker in self.workers:
+            self._read(worker, now)
+        self._begin(now)
+        self._check_time(now)
+        self._advance(now)
 
-    def send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a message; a worker that is gone is noticed by its end, not here."""
-        with suppress(OSError):
-            self.channel.send(message, descriptors)
+    def _wait(self) -> None:
+        poll = select.poll()  # not select(), which knows no descriptor above 1023
+        poll.register(self._wakeup, select.POLLIN)
+        for worker in self.workers:
+            for descriptor in worker.descriptors(with_output=self._may_read(worker)):
+                poll.register(descriptor, select.POLLIN)
+        self._ready = frozenset(descriptor for descriptor, _ in poll.poll(self._patience()))
 
-    def close(self) -> None:
-        for descriptor in self.pipes.values():
-            os.close(descriptor)
-        self.pipes.clear()
-        self.channel.close()
-        self.process.close()
+    def _patience(self) -> float | None:
+        """Milliseconds until something is due; None while nothing is."""
+        if self._examination is not None:
+            return _EXAMINING_TICK_S * 1000
+        due = [press.escalation.next_at() for press in self._presses]
+        waits = [max(0.0, at - time.monotonic()) for at in due if at is not None]
+        if self.busy or self._closing or (self._regrouping is not None and self._regrouping.is_going_on):
+            waits.append(_TICK_S)
+        return min(waits) * 1000 if waits else None
 
+    def _may_read(self, worker: Worker) -> bool:
+        """Not while the reader of its output lags behind; the worker then waits in its prints."""
+        run = self.busy.get(worker.rank)
+        return run is None or run.feed.has_room()
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What of the kernel's state every worker starts with, read once per launch."""
+    # runs
 
-    cwd: str
-    environ: dict[str, str]
-    sys_path: tuple[str, ...]
-    argv: tuple[str, ...]
-    random: RandomState
-    colors: str
+    def _begin(self, now: float) -> None:
+        """Send the runs whose ranks are free; none overtakes another one on the same rank."""
+        if not self._pending or self._closing or (self._regrouping is not None and self._regrouping.is_going_on):
+            return
+        taken = set(self.busy)
+        for run in tuple(self._pending):
+            if taken.isdisjoint(run.ranks):
+                self._pending.remove(run)
+                self._send(run, now)
+            taken.update(run.ranks)
 
-    @classmethod
-    def now(cls, colors: str) -> Surroundings:
-        """Read it from this process."""
-        return cls(
-            cwd=os.getcwd(),
-            environ=dict(os.environ),
-            sys_path=tuple(sys.path),
-            argv=tuple(sys.argv) or ("",),
-            random=random_state(),
-            colors=colors,
+    def _send(self, run: Run, now: float) -> None:
+        self._runs += 1
+        run.number, run.began_s = self._runs, now
+        descriptors = run.call.parcel.descriptors()
+        for rank in run.ranks:
+            self.busy[rank] = self._last[rank] = run
+            self._worker(rank).send(replace(run.call.message(rank), keep=run.keep, number=run.number), descriptors)
+
+    def _worker(self, rank: int) -> Worker:
+        return next(worker for worker in self.workers if worker.rank == rank)
+
+    def _stop(self, run: Run, steps: Steps, now: float) -> None:
+        if run.ended:
+            return
+        run.interrupted = True
+        if run in self._pending:
+            self._pending.remove(run)
+            self._finish(run)
+            if self._regrouping is None:
+                self._close(NOW, now)
+        else:
+            self._press(run, steps, now)
+
+    def _finish(self, run: Run) -> None:
+        """The run is over, however it went."""
+        if run.ended:
+            return
+        run.ended = True
+        self._presses = [press for press in self._presses if press.run is not run]
+        for rank in run.ranks:
+            if self.busy.get(rank) is run:
+                del self.busy[rank]
+        run.on_end(run)
+
+    def _settle(self, run: Run, now: float) -> None:
+        """What follows when a rank of a run has answered."""
+        if run.failed and not any(press.run is run for press in self._presses):
+            self._press(run, FAILURE if self._regrouping is None else FAILURE_KEEPING, now)
+        if not run.all_answered:
+            return
+        if self._regrouping is not None:
+            self._finish(run)
+            self._regrouping.consider(run)
+        elif len(run.done) == len(run.ranks):
+            self._close(GOODBYE, now)
+
+    # reading
+
+    def _read(self, worker: Worker, now: float) -> None:
+        if worker.exited:
+            return
+        if self._may_read(worker):
+            for stream, descriptor in tuple(worker.pipes.items()):
+                if descriptor in self._ready:
+                    self._take(worker, worker.read_pipe(stream) or [], now)
+        if worker.monitored and worker.monitor.fileno() in self._ready:
+            self._hear_monitor(worker, now)
+        if not worker.left and worker.channel.fileno() in self._ready:
+            self._receive(worker, now)
+        if worker.order.waits():
+            self._take(worker, worker.order.expire(now), now)
+        has_ended = worker.process.fileno() in self._ready and worker.process.learn()
+        if has_ended or (worker.left and self._has_said_all(worker)):
+            self._see_out(worker, now)
+
+    def _has_said_all(self, worker: Worker) -> bool:
+        """Whether the end of its channel is the end of a worker: the system may take its time to tear down the rest."""
+        run = self._last.get(worker.rank)
+        answered = (
+            run is None or worker.rank in run.done or (self._regrouping is not None and run.answered(worker.rank))
         )
+        return self._closing and answered
+
+    def _receive(self, worker: Worker, now: float) -> None:
+        try:
+            message, descriptors = worker.channel.receive()
+        except (EOFError, OSError):
+            worker.left = True
+        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code: a display of a class of its own
+            text = f"nbaccel: something that rank {worker.rank} wanted to show cannot be shown here: {error}\n"
+            self._take(worker, [Text(2, text)], now)
+        else:
+            self._take(worker, worker.order.message(_with_files(message, descriptors), now), now)
+
+    def _take(self, worker: Worker, items: Sequence[Item], now: float) -> None:
+        run = self.busy.get(worker.rank) or self._last.get(worker.rank)
+        for item in items:
+            if isinstance(item, Text):
+                worker.note_output(item.text)
+                if run is not None:
+                    run.feed.text(worker.rank, item.stream, item.text, now)
+            elif isinstance(item, Regrouped):
+                assert self._regrouping is not None
+                self._regrouping.note(worker.rank, item)
+            elif run is not None:
+                self._hear(run, worker.rank, item, now)
+
+    def _hear(self, run: Run, rank: int, message: object, now: float) -> None:
+        if isinstance(message, Shown):
+            run.feed.rich(rank, message)
+        elif isinstance(message, Progress):
+            run.feed.bar(rank, message.fields)
+        elif isinstance(message, Ask):
+            run.feed.ask(rank, message)
+        elif isinstance(message, Done | Failed) and not run.ended:
+            self._note_answer(run, rank, message, now)
+
+    def _note_answer(self, run: Run, rank: int, answer: Done | Failed, now: float) -> None:
+        if self._regrouping is not None:
+            self._regrouping.note_group(rank, answer.names)
+        if isinstance(answer, Done):
+            run.done[rank] = answer
+        else:
+            run.note_failure(rank, answer)
+        self._settle(run, now)
+
+    def _see_out(self, worker: Worker, now: float) -> None:
+        """The process is gone, or has said its last word: read what it left, end what it started."""
+        worker.process.signal(SIGKILL)  # its group: what it started must not go on printing
+        while not worker.left and worker.channel.ready():
+            self._receive(worker, now)
+        self._take(worker, worker.drain() + worker.order.finish(), now)
+        worker.exited = True
+        run = self.busy.get(worker.rank)
+        answered = run is None or run.answered(worker.rank)
+        if run is not None and not answered and not run.pressed and not self._closing and run.died is None:
+            run.died = WorkerDiedError(worker.rank, worker.process.status, worker.last_output)
+            if self._regrouping is None:
+                self._press(run, FAILURE, now)
+        if self._regrouping is not None and not self._closing:
+            self._break(f"rank {worker.rank} is gone", now)
+
+    def _break(self, why: str, now: float) -> None:
+        """A team that was to stay cannot go on."""
+        self.broken = why
+        for run in set(self.busy.values()):
+            run.feed.note("the session is started again: the variables of its workers are gone.")
+        self._close(NOW, now)
+
+    # time
+
+    def _check_time(self, now: float) -> None:
+        for run in set(self.busy.values()):
+            run.feed.tick(now)
+            late = run.timeout_s is not None and run.began_s is not None and now - run.began_s > run.timeout_s
+            if late and not run.is_late and not any(press.run is run for press in self._presses):
+                run.is_late = True
+                self._examine(lambda report, run=run: self._time_out(run, report), now)  # type: ignore[misc]
+        if self._examination is not None and self._examination.is_ready(now):
+            examination, self._examination = self._examination, None
+            examination.finish()
+        if self._regrouping is not None and not self._closing:
+            problem = self._regrouping.advance(self.workers, self.busy, now)
+            if problem:
+                self._break(problem, now)
+
+    def _time_out(self, run: Run, report: Report) -> None:
+        if run.ended:
+            return
+        run.timed_out = RunTimeoutError(run.timeout_s or 0.0, run.unfinished, report.text())
+        steps = FAILURE if self._regrouping is None else FAILURE_KEEPING
+        self._press(run, tuple((max(0.0, at - steps[0][0]), number) for at, number in steps), time.monotonic())
+
+    def _press(self, run: Run, steps: Steps, now: float) -> None:
+        """Begin to press a run's ranks to end; those of a one-shot team that have answered are told to exit."""
+        self._presses = [press for press in self._presses if press.run is not run]
+        self._presses.append(_Press(frozenset(run.ranks), Escalation(now, steps), run))
+        if self._regrouping is None:
+            self._closing = True
+            for worker in self.workers:
+                worker.send(Exit())
+
+    def _close(self, steps: Steps, now: float) -> None:
+        self._closing = True
+        for worker in self.workers:
+            worker.send(Exit())
+        self._presses = [_Press(frozenset(worker.rank for worker in self.workers), Escalation(now, steps), None)]
+
+    def _advance(self, now: float) -> None:
+        for press in tuple(self._presses):
+            for number in press.escalation.due(now):
+                self._signal(press, number)
+            if press.escalation.next_at() is None and self._closing:
+                for worker in self.workers:
+                    # whoever was to start it has not got round to it; when it does, the worker finds its channel closed
+                    worker.exited |= worker.process.pid is None
+
+    def _signal(self, press: _Press, number: Signals) -> None:
+        runs = set(self.busy.values()) if press.run is None else {press.run}
+        for run in runs:
+            run.pressed = True
+        for worker in self.workers:
+            spared = self._regrouping is not None and press.run is not None and press.run.answered(worker.rank)
+            if worker.exited or worker.rank not in press.ranks or spared:
+                continue
+            worker.process.signal(number)
+            if number == SIGINT and self._regrouping is not None:
+                worker.tell_monitor(Unblock())
+
+    # the doctor
+
+    def _hear_monitor(self, worker: Worker, now: float) -> None:
+        try:
+            message, _ = worker.monitor.receive()
+        except (EOFError, OSError):
+            worker.monitored = False
+            return
+        run = self.busy.get(worker.rank)
+        if isinstance(message, Examined) and self._examination is not None:
+            self._examination.note(worker.rank, message)
+        elif isinstance(message, Waiting) and run is not None and not run.pressed:
+            self._examine(lambda report: run.feed.note(report.text()), now)
+
+    def _examine(self, then: Callable[[Report], None], now: float) -> None:
+        if self._examination is None:
+            self._examination = Examination(self.workers, self.busy, now)
+        self._examination.then.append(then)
+
+    # the end
+
+    def _end(self, problem: LaunchError | None) -> None:
+        with self._ending:
+            self._over = True
+        if self._examination is not None:
+            self._examination.finish()
+        for run in {*self.busy.values(), *self._pending, *self._arrived}:
+            if problem is not None and not run.interrupted:
+                run.reason = problem
+            self._finish(run)
+        for worker in self.workers:
+            if not worker.exited:
+                worker.process.signal(SIGKILL)
+            worker.close()
+        os.close(self._wake)
+        os.close(self._wakeup)
 
 
-def random_state() -> RandomState:
-    """The states of this process's generators."""
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    seeded = torch is not None and hasattr(torch, "initial_seed") and torch.initial_seed() != _PRISTINE_TORCH_SEED
-    return RandomState(
-        python=random.getstate(),
-        numpy=numpy.random.get_state() if numpy is not None and hasattr(numpy, "random") else None,
-        torch=bytes(torch.get_rng_state().tolist()) if torch is not None and seeded else None,
-        fresh=secrets.randbits(32),
-    )
-
-
-def start_team(starter: Starter, plan: Plan, resolved: Resolved, around: Surroundings, attempt: int) -> list[Worker]:
-    """Start all workers of this machine and tell each who it is. Raises LaunchError; leaves nothing behind then."""
-    token = secrets.token_hex(8)
-    with _rendezvous(plan) as (address, listener):
-        workers = _start_workers(starter, [plan.topology(local).rank for local in range(plan.local_world_size)], token)
-        for local_rank, worker in enumerate(workers):
-            environ = worker_environ(around.environ, plan, resolved, local_rank, address, attempt)
-            serves = worker.rank == 0 and listener is not None
-            spec = _spec(plan, resolved, around, worker.rank, environ, token, serves)
-            worker.send(Start(spec), (listener.fileno(),) if serves and listener is not None else ())
-    return workers
-
-
-def _spec(
-    plan: Plan, resolved: Resolved, around: Surroundings, rank: int, environ: dict[str, str], token: str, serves: bool
-) -> WorkerSpec:
-    return WorkerSpec(
-        rank=rank,
-        world_size=plan.world_size,
-        environ=environ,
-        cwd=around.cwd,
-        sys_path=around.sys_path,
-        argv=around.argv,
-        threads=plan.threads_per_worker,
-        seed=resolved.config.seed,
-        random=around.random,
-        marker=token,
-        colors=around.colors,
-        serves_store=serves,
-    )
-
-
-@contextmanager
-def _rendezvous(plan: Plan) -> Iterator[tuple[tuple[str, int], socket.socket | None]]:
-    """Where ranks meet; on one machine a listening loopback socket that rank 0 inherits: no port to choose, no race."""
-    if plan.rendezvous is not None:
-        yield (plan.rendezvous.host, plan.rendezvous.port), None
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind((_LOOPBACK, 0))
-        listener.listen()
-        yield listener.getsockname(), listener
-
-
-def _start_workers(starter: Starter, ranks: Sequence[int], token: str) -> list[Worker]:
-    with ExitStack() as born, ExitStack() as mine:
-        channels, pipes, ends = [], [], []
-        for _ in ranks:
-            here, there = socket.socketpair()
-            out, err = os.pipe(), os.pipe()
-            born.callback(there.close)
-            mine.callback(here.close)
-            for stack, descriptors in ((mine, (out[0], err[0])), (born, (out[1], err[1]))):
-                for descriptor in descriptors:
-                    stack.callback(os.close, descriptor)
-            channels.append(here)
-            pipes.append({1: out[0], 2: err[0]})
-            ends.append(WorkerEnds(there.fileno(), out[1], err[1]))
-        processes = starter.start(ends)
-        mine.pop_all()
-    parts = zip(ranks, processes, channels, pipes, strict=True)
-    return [Worker(rank, process, Channel(channel), streams, token) for rank, process, channel, streams in parts]
+def _with_files(message: object, descriptors: list[int]) -> Marked:
+    known = Shown | Progress | Ask | Done | Failed | Regrouped
+    assert isinstance(message, known), f"the kernel does not know {message!r}"
+    if isinstance(message, Done) and message.parcel is not None:
+        return replace(message, parcel=message.parcel.with_file(descriptors))
+    return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -10,17 +11,19 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import IO
 
 from nbaccel.errors import LaunchError
 from nbaccel.launch.interpreter import fresh_interpreter, is_installed
-from nbaccel.launch.process import ProcessHandle, WorkerEnds
+from nbaccel.launch.process import ProcessHandle
 from nbaccel.wire.channel import Channel
-from nbaccel.wire.messages import Fork, Preload
+from nbaccel.wire.ends import WorkerEnds
+from nbaccel.wire.messages import Fork, LeftOut, Preload, TellLeftOut
 
 _LOG_CHARACTERS = 4000
+_ANSWER_PATIENCE_S = 1.0
 
 
 _MUST_BE = {"OPENBLAS_NUM_THREADS": "1"}
@@ -37,6 +40,7 @@ class Zygote:
 
     def __init__(self) -> None:
         self._channel: Future[Channel] = Future()
+        self._asking = threading.Lock()
         self._followed: set[str] = set()
         self._seen = 0
         self._log: IO[bytes] = tempfile.TemporaryFile(prefix="nbaccel-zygote-")  # noqa: SIM115 - lives as long as self
@@ -89,7 +93,7 @@ class Zygote:
         channel = self._channel.result()
         status, report = os.pipe()
         try:
-            channel.send(Fork(command), (ends.channel, ends.stdout, ends.stderr, report))
+            channel.send(Fork(command), (*ends, report))
         except OSError:
             os.close(status)
             raise
@@ -107,6 +111,21 @@ class Zygote:
             return
         self._followed.update(new)
         self._channel.result().send(Preload(tuple(new)))
+
+    def left_out(self) -> dict[str, str]:
+        """Modules of the kernel that it does not import ahead, and why; empty while it is busy importing others."""
+        if not self._channel.done() or self.ended:
+            return {}
+        channel = self._channel.result()
+        with self._asking, suppress(OSError, EOFError):
+            channel.send(TellLeftOut())
+            poll = select.poll()
+            poll.register(channel.fileno(), select.POLLIN)
+            while poll.poll(_ANSWER_PATIENCE_S * 1000):
+                answer, _ = channel.receive()
+                if isinstance(answer, LeftOut) and not channel.ready():  # the last one: an earlier one may come late
+                    return dict(answer.modules)
+        return {}
 
     def log(self) -> str:
         """The end of what the zygote process has printed."""

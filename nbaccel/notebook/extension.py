@@ -12,19 +12,24 @@ _MAGIC = "accelerate"
 
 def load_ipython_extension(shell: Any) -> None:
     """Called by `%load_ext nbaccel`; calling it again changes nothing."""
+    _unhook(shell)
     shell.register_magic_function(_Magic(shell), "line_cell", _MAGIC)
-    _unfollow(shell)
-    shell.events.register("post_run_cell", _Follower())
+    shell.debugger = _Debugger(shell)
+    shell.events.register("post_run_cell", _Follower(shell))
+    shell.set_custom_completer(_complete)
     threading.Thread(target=_warm, name="nbaccel-warm", daemon=True).start()
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """Called by `%unload_ext nbaccel`: takes the magic away and lets the zygote go."""
-    _unfollow(shell)
+    """Called by `%unload_ext nbaccel`: takes the magic away, ends the session and lets the zygote go."""
+    _unhook(shell)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop(_MAGIC, None)
     from nbaccel.launch import zygote
 
+    session = _session()
+    if session is not None:
+        session.close()
     running = zygote.current()
     if running is not None:
         running.stop()
@@ -38,13 +43,14 @@ class _Magic:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
 
-    def __call__(self, line: str, cell: str | None = None) -> None:
-        from nbaccel.notebook.magics import describe_run, run_cell
-
+    def __call__(self, line: str, cell: str | None = None) -> Any:
         if cell is None:
-            describe_run(self._shell, line)
-        else:
-            run_cell(self._shell, line, cell)
+            from nbaccel.notebook.commands import run_line
+
+            return run_line(self._shell, line)
+        from nbaccel.notebook.magics import run_cell
+
+        return run_cell(self._shell, line, cell)
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
@@ -53,28 +59,72 @@ class _Magic:
         return parser().format_help()
 
 
-class _Follower:
-    """After each cell: lets the zygote import what the kernel has imported, so that workers find it there."""
+class _Debugger:
+    """What `%debug` opens: after an error in a worker, the debugger where the frames are, or where they went."""
 
-    def __init__(self) -> None:
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+
+    def __call__(self, force: bool = False) -> None:
+        errors = sys.modules.get("nbaccel.errors")
+        error = getattr(sys, "last_value", None)
+        if errors is None or not isinstance(error, errors.WorkerError):
+            type(self._shell).debugger(self._shell, force=force)
+        elif _session() is not None and error.of_session:
+            from nbaccel.notebook.commands import debug_rank
+
+            debug_rank(self._shell, error.rank)
+        else:
+            print(
+                f"The error was raised on rank {error.rank}, in a worker that is gone, and its frames with it. To look "
+                "at them, run the cell in a session (%accelerate start) and then %debug, or in the kernel itself: "
+                "%%accelerate -n 1 --start-method inline."
+            )
+
+
+class _Follower:
+    """After each cell: lets the zygote import what the kernel has imported, and the session let go of what is gone."""
+
+    def __init__(self, shell: Any) -> None:
         self._seen = 0
 
     def __call__(self, _result: object = None) -> None:
+        session = _session()
+        if session is not None:
+            session.let_go()
         if len(sys.modules) == self._seen:
             return
         self._seen = len(sys.modules)
         threading.Thread(target=_follow, name="nbaccel-follow", daemon=True).start()
 
 
-def _unfollow(shell: Any) -> None:
+def _session() -> Any:
+    """The running session; nothing is imported to find out that there is none."""
+    sessions = sys.modules.get("nbaccel.notebook.session")
+    return sessions.current() if sessions is not None else None
+
+
+def _complete(_completer: object, text: str) -> list[str]:
+    """Names that live in the session's workers."""
+    session = _session()
+    return sorted(name for name in session.names if name.startswith(text)) if session is not None else []
+
+
+def _unhook(shell: Any) -> None:
     for callback in list(shell.events.callbacks["post_run_cell"]):
         if isinstance(callback, _Follower):
             shell.events.unregister("post_run_cell", callback)
+    if isinstance(shell.__dict__.get("debugger"), _Debugger):
+        del shell.debugger
+    completer = shell.Completer
+    for matchers in (getattr(completer, name, None) for name in ("custom_matchers", "matchers")):
+        if isinstance(matchers, list):
+            matchers[:] = [one for one in matchers if getattr(one, "__func__", None) is not _complete]
 
 
 def _warm() -> None:
     from nbaccel import launch
-    from nbaccel.launch import call, job  # noqa: F401 - the first launch should not wait for these imports
+    from nbaccel.launch import call, oneshot  # noqa: F401 - the first launch should not wait for these imports
 
     launch.warm()
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from nbaccel import launch
 from nbaccel.config import Resolved, call_layer, resolve
-from nbaccel.errors import ConfigError
+from nbaccel.errors import ConfigError, PlanError
+from nbaccel.launch.output import policy_for
 from nbaccel.machine import probe
-from nbaccel.notebook.screen import current_shell, screen_for
+from nbaccel.notebook.screen import current_shell, origin_screen_for, screen_for
 from nbaccel.plan import decide
 
 
@@ -96,10 +97,59 @@ def notebook_launcher(
     shell = current_shell()
     plan = decide(resolved.config, probe(shell))
     call = launch.function_call(
-        function, args, kwargs or {}, return_all=return_all, sync_models=resolved.config.sync_models
+        function, args, kwargs or {}, launch.Wish(all_values=return_all, sync_models=resolved.config.sync_models)
     )
-    values = launch.run(call, plan, resolved, screen_for(shell), _labels(log_line_prefix_template))
-    return list(values.values()) if return_all else values.get(0)
+    name = f"{getattr(function, '__name__', type(function).__name__)}()"
+    values = launch.run(call, plan, resolved, screen_for(shell), _labels(log_line_prefix_template), name)
+    return launch.results_of(values, return_all=return_all)
+
+
+def submit(
+    function: Callable[..., Any],
+    args: Sequence[Any] = (),
+    num_processes: int | None = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    return_all: bool = False,
+    **settings: Any,
+) -> launch.Job:
+    """Like `notebook_launcher`, but returns a handle at once; the output still goes to the cell that called it.
+
+    Args:
+        function: the training function.
+        args: its positional arguments, a tuple.
+        num_processes: how many workers.
+        kwargs: keyword arguments of the function.
+        return_all: the job's result is the list of all ranks' values.
+        settings: any other key of the configuration, such as `mixed_precision="bf16"` or `timeout=60`.
+
+    Returns:
+        A job with a Future's words: `result(timeout)`, `exception()`, `done()`, `cancel()`, `add_done_callback`,
+        and `rank(i)`, `logs(rank)`.
+
+    Raises:
+        ConfigError, PlanError, CallError, ShipError, StateError: as `notebook_launcher`, before anything starts.
+    """
+    launch.refuse_inside_worker(os.environ)
+    resolved = resolve_call(num_processes=num_processes, **settings)
+    shell = current_shell()
+    plan = decide(resolved.config, probe(shell))
+    if plan.launcher == "inline":
+        raise PlanError("submit with start_method='inline'", "it needs worker processes.", "Use zygote or spawn.")
+    wish = launch.Wish(all_values=return_all, sync_models=resolved.config.sync_models)
+    call = launch.function_call(function, args, kwargs or {}, wish)
+    screen = origin_screen_for(shell)
+    job = launch.start_job(
+        call,
+        plan,
+        resolved,
+        policy_for(resolved.config.output),
+        name=f"{getattr(function, '__name__', type(function).__name__)}()",
+        colors=screen.colors,
+        select=lambda values: launch.results_of(values, return_all=return_all),
+    )
+    launch.follow_in_background(job, screen)
+    return job
 
 
 def debug_launcher(function: Callable[..., Any], args: Sequence[Any] = (), num_processes: int = 2) -> None:

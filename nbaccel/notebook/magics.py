@@ -11,21 +11,27 @@ from IPython.core.error import UsageError
 
 from nbaccel import launch
 from nbaccel.config import Resolved, call_layer, resolve
-from nbaccel.errors import ConfigError, PlanError, StateError
+from nbaccel.errors import CallError, ConfigError, PlanError, StateError
+from nbaccel.launch.job import Job
+from nbaccel.launch.output import policy_for
 from nbaccel.machine import probe
 from nbaccel.notebook.flags import PROGRAM, Line, parse, parser
 from nbaccel.notebook.names import bound_names, used_names
-from nbaccel.notebook.screen import screen_for
+from nbaccel.notebook.screen import PlainScreen, origin_screen_for, screen_for
+from nbaccel.notebook.session import Session, current, running
 from nbaccel.plan import Plan, decide
 
 
-def run_cell(shell: Any, line: str, cell: str) -> None:
-    """Run a cell on workers.
+def run_cell(shell: Any, line: str, cell: str) -> Job | None:
+    """Run a cell on workers: those of the running session, else fresh ones.
 
     Args:
         shell: the kernel's IPython shell.
         line: what stands after `%%accelerate`.
         cell: the lines below.
+
+    Returns:
+        The job's handle if it runs in the background.
 
     Raises:
         UsageError: the line or the wish is wrong; one line that says what is possible.
@@ -35,34 +41,85 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     words = parse(line)
     if words.wants_help:
         print(parser().format_help())
-        return
-    resolved, plan = _decided(shell, words)
+        return None
+    in_session = current() is not None and not words.fresh
+    if words.ranks is not None and not in_session:
+        raise UsageError(f"{PROGRAM}: --ranks chooses ranks of a session; %accelerate start -n 2 starts one.")
+    job = _run_in_session(shell, words, line, cell) if in_session else _run_fresh(shell, words, line, cell)
+    if words.background:
+        shell.push({words.background: job})
+    return job if words.background is not None else None
+
+
+def _run_fresh(shell: Any, words: Line, line: str, cell: str) -> Job | None:
+    resolved, plan = decided(shell, words)
+    sync = resolved.config.sync_models
     call = launch.cell_call(
         _numbered(line, cell),
         _names_to_send(shell, cell),
         words.outputs,
+        launch.Wish(sync_models=sync),
         execution_count=shell.execution_count,
-        sync_models=resolved.config.sync_models,
         here=lambda: shell.run_cell(cell, store_history=False).raise_error(),
     )
-    values = launch.run(call, plan, resolved, screen_for(shell))
-    shell.push(values.get(0) or {})
+    name = f"cell [{shell.execution_count}]"
+    if words.background is None:
+        shell.push(launch.run(call, plan, resolved, screen_for(shell), name=name).get(0) or {})
+        return None
+    if plan.launcher == "inline":
+        raise UsageError(f"{PROGRAM}: --background needs worker processes, not start_method=inline.")
+    screen = origin_screen_for(shell)
+    policy = policy_for(resolved.config.output)
+    select = lambda values: values.get(0)  # noqa: E731
+    job = launch.start_job(call, plan, resolved, policy, name=name, colors=screen.colors, select=select)
+    return _in_background(shell, job, screen)
 
 
-def describe_run(shell: Any, line: str) -> None:
-    """`%accelerate ...`: says what a cell with these flags would do, and who set what. Starts nothing."""
-    words = parse(line)
-    if words.wants_help:
-        print(parser().format_help())
-        return
-    resolved, plan = _decided(shell, words)
-    print(plan.describe())
-    for key, chain in resolved.chain.items():
-        if chain[0].layer != "default":
-            print(resolved.explain(key))
+def _in_background(shell: Any, job: Job, screen: PlainScreen) -> Job:
+    launch.follow_in_background(job, screen, lambda outputs: shell.push(outputs or {}))
+    return job
 
 
-def _decided(shell: Any, words: Line) -> tuple[Resolved, Plan]:
+_PER_CELL = frozenset({"output", "timeout"})
+"""Settings that a cell of a session may have of its own; the others belong to its workers."""
+
+
+def _run_in_session(shell: Any, words: Line, line: str, cell: str) -> Job:
+    session = running()
+    _check_same(session, words)
+    try:
+        ranks = session.chosen(words.ranks)
+        settings = resolve(call_layer(words.settings, _flag)).config
+    except (CallError, ConfigError) as error:
+        raise UsageError(f"{PROGRAM}: {error}") from None
+    job = session.cell_job(
+        _numbered(line, cell),
+        _names_to_send(shell, cell),
+        words.outputs,
+        ranks=ranks,
+        output=settings.output if "output" in words.settings else None,
+        timeout=settings.timeout if "timeout" in words.settings else None,
+    )
+    if words.background is not None:
+        return _in_background(shell, job, origin_screen_for(shell))
+    launch.follow(job, screen_for(shell))
+    shell.push(job.result())
+    return job
+
+
+def _check_same(session: Session, words: Line) -> None:
+    """Flags that contradict the running session cannot be honoured by it."""
+    for key in words.settings.keys() - _PER_CELL:
+        value = session.resolved.with_setting(key, words.settings[key], _flag(key))
+        if value != getattr(session.resolved.config, key):
+            held = getattr(session.resolved.config, key)
+            raise UsageError(
+                f"{PROGRAM}: {key}={value!r}, but the running session has {key}={held!r}. "
+                f"Use {PROGRAM} --new for fresh workers, or %accelerate restart with this flag."
+            )
+
+
+def decided(shell: Any, words: Line) -> tuple[Resolved, Plan]:
     try:
         launch.refuse_inside_worker(os.environ)
         resolved = resolve(call_layer(words.settings, _flag))

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import getpass
+import html
+import secrets
 import sys
-from typing import Any
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+from nbaccel.launch.events import Flood
 from nbaccel.wire.messages import Shown
+
+if TYPE_CHECKING:
+    from nbaccel.notebook.bars import Bars
+
+_BARS_EVERY_S = 0.1
 
 
 class PlainScreen:
     """A terminal or a script: text goes to the process's own streams, rich output as its plain form."""
 
     colors = ""
+
+    def __init__(self) -> None:
+        self._main = 0
+
+    @cached_property
+    def _bars(self) -> Bars:
+        from nbaccel.notebook.bars import Bars  # tqdm, which it formats with, takes 50 ms: only where there are bars
+
+        return Bars()
+
+    def begin(self, main: int) -> None:
+        self._main = main
 
     def text(self, stream: int, text: str) -> None:
         target = sys.stdout if stream == 1 else sys.stderr
@@ -23,46 +47,126 @@ class PlainScreen:
         if plain is not None:
             self.text(1, f"{plain}\n")
 
+    def bar(self, rank: int, fields: Mapping[str, object]) -> None:
+        """The bars of the first rank, overwritten in place; all ranks' when they have come to their end."""
+        self._bars.update(rank, fields)
+        if rank == self._main and not self._bars.is_finished:
+            self.text(2, f"\r{self._bars.text().splitlines()[0]}")
+
     def note(self, text: str) -> None:
         self.text(2, f"nbaccel: {text}\n")
 
+    def flood(self, news: Flood) -> None:
+        if news.over:
+            self.text(2, f"\n{_left_out(news)}\n")
+
+    def ask(self, rank: int, prompt: str, *, password: bool) -> str:
+        return getpass.getpass(prompt) if password else input(prompt)
+
     def end(self) -> None:
-        pass
+        if "_bars" in vars(self):
+            self._bars.finish()
+            if not self._bars.empty:
+                self.text(2, f"\r{self._bars.text()}\n")
+
+
+def _left_out(news: Flood) -> str:
+    return f"... {news.lines:,} lines are left out here; all that the ranks printed is in {news.path}"
 
 
 class CellScreen(PlainScreen):
     """A cell of IPython: displays, updates and pictures appear where they were made."""
 
-    def text(self, stream: int, text: str) -> None:
-        # not flushed: the kernel does that a few times a second, and before each display
-        (sys.stdout if stream == 1 else sys.stderr).write(text)
-
     def __init__(self, shell: Any) -> None:
+        super().__init__()
         self._shell = shell
         self.colors = str(shell.colors)
         self._results: dict[int, Shown] = {}
+        self._live: dict[str, str] = {}
+        self._drawn_s = 0.0
+
+    def text(self, stream: int, text: str) -> None:
+        # not flushed: the kernel does that a few times a second, and before each display
+        (sys.stdout if stream == 1 else sys.stderr).write(text)
 
     def rich(self, rank: int, shown: Shown) -> None:
         if shown.kind == "result":
             self._results[rank] = shown
         elif shown.kind == "clear":
-            self._shell.display_pub.clear_output(wait=shown.wait)
+            self._clear(wait=shown.wait)
         else:
-            self._publish(shown, update=shown.kind == "update")
+            self._publish(shown.data, shown.metadata, shown.transient, update=shown.kind == "update")
+
+    def bar(self, rank: int, fields: Mapping[str, object]) -> None:
+        self._bars.update(rank, fields)
+        if self._bars.is_finished or time.monotonic() - self._drawn_s > _BARS_EVERY_S:
+            self._draw_bars()
+
+    def _draw_bars(self) -> None:
+        self._drawn_s = time.monotonic()
+        self._show_live("bars", self._bars.html(), self._bars.text())
+
+    def flood(self, news: Flood) -> None:
+        said = _left_out(news) if news.over else f"{_left_out(news)}\n{news.last_line[:200]}"
+        self._show_live("flood", f'<pre style="opacity: 0.7">{html.escape(said)}</pre>', said)
+
+    def _show_live(self, what: str, markup: str, plain: str) -> None:
+        """Show something that changes while the run goes on, in its place."""
+        update = what in self._live
+        display_id = self._live.setdefault(what, secrets.token_hex(8))
+        self._publish({"text/html": markup, "text/plain": plain}, {}, {"display_id": display_id}, update=update)
 
     def end(self) -> None:
-        """The values of the cell's last expression: rank 0's, and those of other ranks that differ."""
-        main = self._results.pop(0, None)
+        """The last state of bars; values of the cell's last expression: the main rank's, and those that differ."""
+        if "bars" in self._live:
+            self._bars.finish()
+            self._draw_bars()
+        main = self._results.pop(self._main, None)
         if main is not None:
-            self._publish(main, update=False)
+            self._publish(main.data, main.metadata, main.transient, update=False)
         for rank, shown in sorted(self._results.items()):
             if main is None or shown.data.get("text/plain") != main.data.get("text/plain"):
                 self.text(1, f"[{rank}] {shown.data.get('text/plain')}\n")
         self._results.clear()
 
-    def _publish(self, shown: Shown, *, update: bool) -> None:
+    def _clear(self, *, wait: bool) -> None:
+        self._shell.display_pub.clear_output(wait=wait)
+
+    def _publish(self, data: Any, metadata: Any, transient: Any, *, update: bool) -> None:
         self._shell.display_pub.publish(
-            data=dict(shown.data), metadata=dict(shown.metadata), transient=dict(shown.transient), update=update
+            data=dict(data), metadata=dict(metadata), transient=dict(transient), update=update
+        )
+
+
+class OriginScreen(CellScreen):
+    """The cell that started a job, from any thread and while other cells run.
+
+    What a kernel prints lands in whatever cell is running. Here each message names its own cell.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self._kernel = shell.kernel
+        self._cell = self._kernel.get_parent()
+
+    def text(self, stream: int, text: str) -> None:
+        self._send("stream", {"name": "stdout" if stream == 1 else "stderr", "text": text})
+
+    def ask(self, rank: int, prompt: str, *, password: bool) -> str:
+        raise EOFError("a job in the background cannot ask; run it in the foreground")
+
+    def _clear(self, *, wait: bool) -> None:
+        self._send("clear_output", {"wait": wait})
+
+    def _publish(self, data: Any, metadata: Any, transient: Any, *, update: bool) -> None:
+        from ipykernel.jsonutil import encode_images, json_clean
+
+        content = {"data": encode_images(dict(data)), "metadata": dict(metadata), "transient": dict(transient)}
+        self._send("update_display_data" if update else "display_data", json_clean(content))
+
+    def _send(self, kind: str, content: Mapping[str, Any]) -> None:
+        self._kernel.session.send(
+            self._kernel.iopub_socket, kind, dict(content), parent=self._cell, ident=kind.encode()
         )
 
 
@@ -74,3 +178,8 @@ def current_shell() -> Any:
 
 def screen_for(shell: Any) -> PlainScreen:
     return PlainScreen() if shell is None else CellScreen(shell)
+
+
+def origin_screen_for(shell: Any) -> PlainScreen:
+    """A screen for other threads, and for what comes when the cell is over."""
+    return OriginScreen(shell) if getattr(shell, "kernel", None) is not None else PlainScreen()

@@ -94,6 +94,13 @@ def leave_group() -> None:
     _Made.own = None
 
 
+def note_regrouped() -> None:
+    """Whoever owns the workers has formed the group anew on another store: what was made before is gone."""
+    was_own, default = _Made.own is not None, default_group()
+    _Made.store = None
+    _Made.own = weakref.ref(default) if was_own and default is not None else None
+
+
 @functools.cache
 def _end_well() -> None:
     """Makes the end of the process safe, once.

@@ -17,7 +17,7 @@ import torch
 from nbaccel.runtime.groups import leave_group
 from nbaccel.runtime.handlers import GradientAccumulationPlugin, InitProcessGroupKwargs
 from nbaccel.runtime.split import share_of
-from nbaccel.runtime.world import World, configure, current_world, forget_world, join_world, parts_for
+from nbaccel.runtime.world import World, configure, current_world, forget_world, join_world, parts_for, rejoin_world
 
 
 class DistributedType(str, Enum):
@@ -186,6 +186,12 @@ class PartialState:
         if function is None:
             return functools.partial(self.on_local_process, local_process_index=local_process_index)
         return _only_if(lambda: self.local_process_index == local_process_index, function)
+
+    @classmethod
+    def rejoin(cls) -> None:
+        """The process group was formed anew: go on as before, on the new one."""
+        if cls._shared_state:
+            cls._shared_state["world"] = rejoin_world()
 
     def destroy_process_group(self) -> None:
         """Take down the process group, if this runtime made it."""

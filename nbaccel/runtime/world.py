@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -69,6 +69,16 @@ def current_world() -> World:
 def forget_world() -> None:
     """Makes the next `current_world()` look afresh; the process group stays."""
     _Here.world = None
+
+
+def rejoin_world() -> World | None:
+    """After the process group was formed anew: the same world, on the new group."""
+    default = default_group()
+    if _Here.world is None or default is None:
+        return _Here.world
+    beside = group_with(_Here.world.backend, GroupOptions()) if _Here.world.backend else None
+    _Here.world, _Here.joined = replace(_Here.world, beside=beside), weakref.ref(default)
+    return _Here.world
 
 
 def configure(given: Mapping[str, object]) -> RunConfig:

@@ -1,9 +1,13 @@
 """Every message that travels between the kernel, the zygote and the workers.
 
-    kernel -> zygote   Fork, Preload
-    kernel -> worker   Start, RunFunction, RunCell, Exit
-    worker -> kernel   Shown, Done, Failed
+    kernel -> zygote   Fork, Preload, TellLeftOut
+    zygote -> kernel   LeftOut
+    kernel -> worker   Start, RunFunction, RunCell, Reply, Regroup, Exit
+    worker -> kernel   Shown, Progress, Ask, Done, Failed, Regrouped
+    kernel -> monitor  Unblock, Examine
+    monitor -> kernel  Waiting, Examined
 
+The monitor is a thread of the worker with a channel of its own: it answers while the worker runs the user's code.
 Text does not travel as messages: the kernel reads the workers' stdout and stderr pipes. What must keep its place
 between lines of text carries a `mark`: the worker writes the same mark into its pipes (see `wire.marks`).
 """
@@ -18,11 +22,11 @@ from nbaccel.wire.parcel import Parcel
 
 @dataclass(frozen=True)
 class Fork:
-    """Fork one worker; four descriptors come along: channel, stdout, stderr, status pipe.
+    """Fork one worker; the descriptors of `launch.process.WorkerEnds` come along, and the pipe for its status.
 
     Attributes:
-        command: what to execute in it, with `{channel}`, `{stdout}` and `{stderr}` in place of the numbers that these
-            descriptors have there; empty for a worker that is ready as it is.
+        command: what to execute in it, with `{ends}` in place of the numbers that the descriptors have there;
+            empty for a worker that is ready as it is.
     """
 
     command: tuple[str, ...] = ()
@@ -33,6 +37,18 @@ class Preload:
     """Import these modules while idle, so that later workers find them imported."""
 
     modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TellLeftOut:
+    """Asks the zygote which modules it does not import ahead."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Modules that are not imported ahead, and why: `device`, `threads`, `fails`, `crashes`."""
+
+    modules: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,8 +83,9 @@ class WorkerSpec:
         random: the kernel's generators.
         marker: token of this launch's marks.
         colors: name of IPython's colour scheme for tracebacks; empty for plain ones.
-        serves_store: true for the rank that holds the rendezvous store; its listening socket comes along.
         world_size: number of ranks, for the store.
+        hang_after_s: seconds in a collective after which the kernel is told; None for never.
+        stays: true for a worker that runs more than one call.
     """
 
     rank: int
@@ -82,7 +99,8 @@ class WorkerSpec:
     random: RandomState
     marker: str
     colors: str = ""
-    serves_store: bool = False
+    hang_after_s: float | None = None
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,17 +112,21 @@ class Start:
 
 @dataclass(frozen=True)
 class RunFunction:
-    """Call a function; the parcel holds `(function, args, kwargs)`. Its file descriptor comes along if it has one.
+    """Call a function; the parcel holds `(function, args, kwargs, names)`. Its descriptors come along.
 
     Attributes:
         parcel: the call.
         wants_value: whether this rank must send the returned value.
         wants_models: whether this rank must send the state of the modules that came with the call.
+        keep: names that stay as they are where this worker has them, though the parcel holds them too.
+        number: of the run in its session.
     """
 
     parcel: Parcel
     wants_value: bool
     wants_models: bool
+    keep: frozenset[str] = frozenset()
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,6 +139,8 @@ class RunCell:
         execution_count: the number of the cell in the notebook.
         outputs: names whose values this rank must send back.
         wants_models: whether this rank must send the state of the modules that came with the names.
+        keep: as for `RunFunction`.
+        number: as for `RunFunction`.
     """
 
     parcel: Parcel
@@ -124,6 +148,40 @@ class RunCell:
     execution_count: int
     outputs: tuple[str, ...]
     wants_models: bool
+    keep: frozenset[str] = frozenset()
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to an `Ask`.
+
+    Attributes:
+        number: of the question.
+        text: what was typed; None when nobody can be asked.
+        problem: why not.
+    """
+
+    number: int
+    text: str | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """After an interrupt: leave the process group and form it anew where the store now is.
+
+    The store's listening socket comes along for the rank that serves it.
+
+    Attributes:
+        host: of the new rendezvous store.
+        port: of the new rendezvous store.
+        again: whether all ranks had a process group, so that a new one is to be formed.
+    """
+
+    host: str
+    port: int
+    again: bool
 
 
 @dataclass(frozen=True)
@@ -153,11 +211,53 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """State of a progress bar of `nbaccel.tqdm`: plain values by name (see `runtime.progress`)."""
+
+    mark: int
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """`input()` was called: the user is to be asked.
+
+    Attributes:
+        mark: place among the text.
+        number: of the question, from 1.
+        prompt: what to ask.
+        password: whether the answer must not be seen.
+    """
+
+    mark: int
+    number: int
+    prompt: str
+    password: bool
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a run changed in a worker's namespace and process group.
+
+    Attributes:
+        bound: names that are bound to another object than before.
+        unbound: names that are gone.
+        group: backend of the default process group and how many collectives it has seen; None without one, an empty
+            backend where one has left its traces in the store.
+    """
+
+    bound: tuple[str, ...] = ()
+    unbound: tuple[str, ...] = ()
+    group: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class Done:
-    """The code ended well. The parcel holds an `Outcome`; its file descriptor comes along if it has one."""
+    """The code ended well. The parcel holds what is to come home; its descriptors come along."""
 
     mark: int
     parcel: Parcel | None
+    names: Names = Names()
 
 
 @dataclass(frozen=True)
@@ -173,6 +273,7 @@ class Failed:
         exception: parcel with the exception itself, None if it could not be encoded.
         distributed: true for an error of torch.distributed, which often only follows from another rank's failure.
         interrupted: true for a KeyboardInterrupt.
+        names: what the code changed before it failed.
     """
 
     mark: int
@@ -183,3 +284,61 @@ class Failed:
     exception: Parcel | None
     distributed: bool
     interrupted: bool
+    names: Names = Names()
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """The answer to `Regroup`: the process group is as it should be, or what went wrong."""
+
+    mark: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Unblock:
+    """The user has interrupted: free the main thread if it waits for other ranks in C code."""
+
+
+@dataclass(frozen=True)
+class Examine:
+    """Asks which collectives this rank has reached."""
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A collective operation of a process group.
+
+    Attributes:
+        name: what it does (`all_reduce`).
+        number: its sequence number in the group, from 1.
+        group: name of the group.
+        waited_s: seconds since it was called.
+        shapes: of its inputs.
+    """
+
+    name: str
+    number: int
+    group: str
+    waited_s: float
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """This rank has waited in a collective for longer than `hang_after`."""
+
+    collective: Collective
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The answer to `Examine`.
+
+    Attributes:
+        waits: collectives that have been called and not completed.
+        completed: number of the last completed collective by group name.
+    """
+
+    waits: tuple[Collective, ...]
+    completed: Mapping[str, int]

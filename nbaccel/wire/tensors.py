@@ -6,21 +6,34 @@ here if the process has imported it already (else there can be no tensor) and is
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from nbaccel.wire.parcel import Pieces
+from nbaccel.wire.parcel import Layout, MemoryFile, Pieces
+from nbaccel.wire.shared import memory_at
 
 
 class Storages:
-    """Collects the storages that are met in one encoding."""
+    """Collects the storages that are met in one encoding.
 
-    def __init__(self, torch: ModuleType | None, by_number: Callable[[int], Any]) -> None:
-        self._by_number = by_number
+    Args:
+        torch: the module; None if the process has not imported it.
+        by_number: stands in the pickle for "the storage over the segment with this number".
+        layout: takes the segments.
+        find: the shared file in which some memory lies, and its offset there.
+    """
+
+    def __init__(
+        self,
+        torch: ModuleType | None,
+        by_number: Callable[[int], Any],
+        layout: Layout,
+        find: Callable[[int, int], tuple[MemoryFile, int] | None],
+    ) -> None:
+        self._by_number, self._layout, self._find = by_number, layout, find
         # a torch that is still being imported by another thread has no tensors yet
         self.torch: Any = torch if hasattr(torch, "optim") and hasattr(torch, "Generator") else None
         # torch's own way for float8 and the like wants a typed storage back, and these dtypes have none
@@ -70,18 +83,21 @@ class Storages:
         return _OfTensor(self._by_number, self._number(storage))
 
     def _number(self, storage: Any) -> int:
-        if storage._cdata not in self._numbers:
-            self._numbers[storage._cdata] = len(self._numbers)
+        key = storage._cdata
+        if key not in self._numbers:
             self._kept.append(storage)
-        return self._numbers[storage._cdata]
+            place = self._find(storage.data_ptr(), storage.nbytes()) if storage.nbytes() else None
+            if place is not None:
+                self._numbers[key] = self._layout.add_shared(*place, storage.nbytes())
+            else:
+                spans = self._shown.setdefault(key, [(0, storage.nbytes())])
+                self._numbers[key] = self._layout.add(storage.nbytes(), lambda: _shown_bytes(storage, spans))
+        return self._numbers[key]
 
-    def segments(self) -> Iterator[tuple[int, Pieces]]:
-        """Size and shown bytes of each storage, in the order of their numbers."""
-        by_key = {storage._cdata: storage for storage in self._kept}
-        for key in self._numbers:
-            storage = by_key[key]
-            spans = self._shown.get(key, [(0, storage.nbytes())])
-            yield storage.nbytes(), [(start, _bytes_of(storage, start, end)) for start, end in _merged(spans)]
+
+def _shown_bytes(storage: Any, spans: list[tuple[int, int]]) -> Pieces:
+    start_of = storage.data_ptr()
+    return [(start, memory_at(start_of + start, end - start)) for start, end in _merged(spans)]
 
 
 class _OfTensor:
@@ -102,10 +118,6 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((start, end))
     return merged
-
-
-def _bytes_of(storage: Any, start: int, end: int) -> memoryview:
-    return memoryview((ctypes.c_char * (end - start)).from_address(storage.data_ptr() + start)).cast("B")
 
 
 def storage_from(segment: memoryview) -> Any:
@@ -164,24 +176,25 @@ def retie_scheduler(scheduler: Any) -> None:
 def module_state(module: Any) -> dict[str, Any]:
     """A module's parameters and buffers on the CPU, by name, and which of its parts are in training mode."""
     return {
-        "tensors": {name: tensor.detach().cpu() for name, tensor in _named_tensors(module).items()},
+        "tensors": {name: tensor.detach().cpu() for name, tensor in named_tensors(module).items()},
         "training": [part.training for part in module.modules()],
     }
 
 
-def _named_tensors(module: Any) -> dict[str, Any]:
+def named_tensors(module: Any) -> dict[str, Any]:
+    """Parameters and buffers that have a shape yet, by name."""
     is_lazy = sys.modules["torch"].nn.parameter.is_lazy
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor for name, tensor in named if not is_lazy(tensor)}
 
 
-def load_module_state(module: Any, state: dict[str, Any]) -> list[str]:
+def load_module_state(module: Any, state: Mapping[str, Any]) -> list[str]:
     """Copy a state into a module in place.
 
     Returns:
         Names that do not fit: in one of the two only, or with another shape. They are left alone.
     """
-    mine = _named_tensors(module)
+    mine = named_tensors(module)
     theirs = state["tensors"]
     fitting = {name for name in mine.keys() & theirs.keys() if mine[name].shape == theirs[name].shape}
     with sys.modules["torch"].no_grad():
@@ -192,3 +205,12 @@ def load_module_state(module: Any, state: dict[str, Any]) -> list[str]:
         for part, training in zip(parts, state["training"], strict=True):
             part.training = training
     return sorted((mine.keys() | theirs.keys()) - fitting)
+
+
+def is_sharded(value: Any) -> bool:
+    """Whether a state holds tensors of which this process has only a part."""
+    if isinstance(value, Mapping):
+        return any(map(is_sharded, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_sharded, value))
+    return hasattr(value, "full_tensor") or type(value).__name__ == "ShardedTensor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import faulthandler
 import io
 import logging
 import multiprocessing.util
@@ -15,29 +16,28 @@ import sys
 from contextlib import suppress
 
 from nbaccel.wire.channel import Channel
+from nbaccel.wire.ends import STACKS_SIGNAL, WorkerEnds
 from nbaccel.wire.messages import RandomState, Start, WorkerSpec
 from nbaccel.worker.guardian import end_with_parent
 from nbaccel.worker.interrupts import InterruptGate
+from nbaccel.worker.monitor import Monitor
 
-_STORE_TIMEOUT_S = 300
 
-
-def run_worker(channel: int, stdout: int, stderr: int, parent: int) -> None:
+def run_worker(ends: WorkerEnds, parent: int) -> None:
     """Be a worker until told to exit; never returns.
 
     Args:
-        channel: descriptor of this worker's end of the channel.
-        stdout: descriptor of the pipe for standard output.
-        stderr: descriptor of the pipe for standard error.
-        parent: process id of the zygote or kernel, whose end is this worker's end.
+        ends: what the worker is born with.
+        parent: process id of the zygote, whose end is this worker's end.
     """
     gate = InterruptGate()
     _take_place(gate, parent)
-    _open_streams(stdout, stderr)
+    faulthandler.register(STACKS_SIGNAL, file=ends.stacks, all_threads=True)
+    _open_streams(ends.stdout, ends.stderr)
     code = 1
-    end = socket.socket(fileno=channel)
+    end = socket.socket(fileno=ends.channel)
     try:
-        _serve(Channel(end), gate)
+        _serve(Channel(end), socket.socket(fileno=ends.monitor), gate)
         code = 0
     except (EOFError, BrokenPipeError):
         code = 0  # the kernel side is gone
@@ -47,16 +47,17 @@ def run_worker(channel: int, stdout: int, stderr: int, parent: int) -> None:
         _leave(code, end)
 
 
-def _serve(channel: Channel, gate: InterruptGate) -> None:
+def _serve(channel: Channel, monitored: socket.socket, gate: InterruptGate) -> None:
     start, descriptors = channel.receive()
     assert isinstance(start, Start), "the first message to a worker is its specification"
+    from nbaccel.worker.regroup import Group
     from nbaccel.worker.serve import Server
 
     _apply(start.spec)
-    # the store lives as long as the process: other ranks may need it to the end
-    store = _serve_store(start.spec, descriptors)
-    Server(channel, gate, start.spec).serve()
-    del store
+    group = Group(start.spec)
+    group.serve_store(descriptors)
+    Monitor(Channel(monitored), gate, start.spec.hang_after_s).start()
+    Server(channel, gate, start.spec, group).serve()
 
 
 def _take_place(gate: InterruptGate, parent: int) -> None:
@@ -121,24 +122,6 @@ def _set_random(state: RandomState, seed: int | None) -> None:
         torch.default_generator.manual_seed(state.fresh)  # 3 ms less than going through all kinds of devices
     else:
         torch.manual_seed(state.fresh if seed is None else seed)
-
-
-def _serve_store(spec: WorkerSpec, descriptors: list[int]) -> object:
-    if not spec.serves_store:
-        return None
-    from datetime import timedelta
-
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    return TCPStore(
-        spec.environ["MASTER_ADDR"],
-        int(spec.environ["MASTER_PORT"]),
-        world_size=spec.world_size,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=_STORE_TIMEOUT_S),
-        master_listen_fd=descriptors[0],
-    )
 
 
 def _leave(code: int, end: socket.socket) -> None:

@@ -6,29 +6,32 @@ import asyncio
 import inspect
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbaccel.wire.codec import Encoded, decode, encode
-from nbaccel.wire.culprit import find_culprit
+from nbaccel.wire.companions import Arrived
 from nbaccel.wire.messages import Failed, RunCell, RunFunction
+from nbaccel.wire.outcome import encode_outcome
 from nbaccel.wire.parcel import Parcel
-from nbaccel.wire.tensors import module_state
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.shell import WorkerShell
 
 
-@dataclass(frozen=True)
+@dataclass
 class Executor:
     """Runs what the kernel sends, on this worker's user namespace."""
 
     shell: WorkerShell
     gate: InterruptGate
+    _before: Mapping[str, int] = field(default_factory=dict)
 
     def run_function(self, message: RunFunction) -> Encoded | None:
         """Call the function. Returns what must be sent back, None when nothing. Raises what the function raises."""
-        (function, args, kwargs), modules = self._unpack(message.parcel)
+        (function, args, kwargs, names), modules = self._unpack(message.parcel, message.keep)
+        self._bind(names, message.keep)
+        self._before = self._identities()
         with self.gate.user_code():
             value = function(*args, **kwargs)
             if inspect.iscoroutine(value):
@@ -41,8 +44,9 @@ class Executor:
 
     def run_cell(self, message: RunCell) -> Encoded | None:
         """Run the cell. Returns the asked names' values by name. Raises what the cell raises."""
-        names, modules = self._unpack(message.parcel)
-        self.shell.user_ns.update(names)
+        names, modules = self._unpack(message.parcel, message.keep)
+        self._bind(names, message.keep)
+        self._before = self._identities()
         self.shell.execution_count = message.execution_count
         with self.gate.user_code():
             result = self.shell.run_cell(message.source, store_history=False)
@@ -52,11 +56,25 @@ class Executor:
         values = self._named(message.outputs)
         return self._answer(values, "the outputs", bool(message.outputs), modules, message.wants_models)
 
-    def _unpack(self, parcel: Parcel) -> tuple[Any, list[Any]]:
+    def _unpack(self, parcel: Parcel, keep: frozenset[str]) -> tuple[Any, Arrived]:
+        value, companions = decode(parcel, self.shell.user_ns)
+        self._bind(companions.definitions, keep)
+        return value, Arrived(companions)
+
+    def _bind(self, names: Mapping[str, object], keep: frozenset[str]) -> None:
         namespace = self.shell.user_ns
-        value, companions = decode(parcel, namespace)
-        namespace.update(companions.definitions)
-        return value, companions.modules
+        namespace.update({name: value for name, value in names.items() if name not in keep or name not in namespace})
+
+    def changes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names that the last run bound to another object, and names that it unbound."""
+        after = self._identities()
+        bound = tuple(name for name, identity in after.items() if self._before.get(name) != identity)
+        return bound, tuple(self._before.keys() - after.keys())
+
+    def _identities(self) -> dict[str, int]:
+        """What each name is bound to; not the objects themselves, which must be free to go."""
+        hidden = self.shell.user_ns_hidden
+        return {name: id(value) for name, value in self.shell.user_ns.items() if name not in hidden}
 
     def _named(self, names: Sequence[str]) -> dict[str, object]:
         missing = [name for name in names if name not in self.shell.user_ns]
@@ -65,15 +83,10 @@ class Executor:
         return {name: self.shell.user_ns[name] for name in names}
 
     @staticmethod
-    def _answer(value: object, path: str, wants_value: bool, modules: list[Any], wants_models: bool) -> Encoded | None:
-        states = [module_state(module) for module in modules] if wants_models else []
-        if not wants_value and not states:
+    def _answer(value: object, path: str, wants_value: bool, arrived: Arrived, wants_models: bool) -> Encoded | None:
+        if not wants_value and not (wants_models and arrived.companions):
             return None
-        payload = (value if wants_value else None, states)
-        try:
-            return encode(payload, home=True)
-        except Exception as error:
-            raise find_culprit(value, path, error) from error
+        return encode_outcome(value if wants_value else None, path, arrived, wants_models=wants_models)
 
 
 def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
@@ -94,10 +107,13 @@ def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
 
 
 def _encoded(error: BaseException) -> Parcel | None:
+    trace = error.__traceback__
     try:
         parcel = encode(error.with_traceback(None), home=True).parcel
     except Exception:  # noqa: BLE001 - an exception that cannot travel is still shown by its text
         return None
+    finally:
+        error.__traceback__ = trace  # post-mortem debugging wants it
     return parcel if parcel.file is None else None
 
 

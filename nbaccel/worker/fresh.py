@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from nbaccel.wire.ends import WorkerEnds
 from nbaccel.worker import bootstrap, preload
 
 if __name__ == "__main__":
-    channel, stdout, stderr = map(int, sys.argv[1:4])
+    ends = WorkerEnds(*map(int, sys.argv[1].split(",")))
     preload.first_stage()
-    bootstrap.run_worker(channel, stdout, stderr, parent=os.getppid())
+    bootstrap.run_worker(ends, parent=os.getppid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,15 +15,22 @@ class InterruptGate:
     def __init__(self) -> None:
         self._open = False
         self._pending = False
+        self.heard = 0
 
     def install(self) -> None:
         """Take over SIGINT; a process forked from an idle kernel inherits it as ignored."""
         signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.heard += 1
         if self._open:
             raise KeyboardInterrupt
         self._pending = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the user's code runs, and no message is being written."""
+        return self._open
 
     @contextmanager
     def user_code(self) -> Iterator[None]:
@@ -36,7 +44,13 @@ class InterruptGate:
 
     @contextmanager
     def protocol(self) -> Iterator[None]:
-        """The gate is closed inside; an interrupt that comes meanwhile is raised at the end."""
+        """The gate is closed inside; an interrupt that comes meanwhile is raised at the end.
+
+        Signals reach the main thread alone: messages of other threads are safe as they are.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         was_open, self._open = self._open, False
         try:
             yield

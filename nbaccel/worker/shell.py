@@ -66,6 +66,13 @@ class WorkerShell(InteractiveShell):
         self.display_pub.show = show
         self.displayhook.show = show
 
+    def remember(self, error: BaseException) -> None:
+        """Let `%debug` find the frames of an error."""
+        trace = user_frames(error)
+        sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+        sys.last_exc = error  # type: ignore[attr-defined]  # where Python 3.12 and IPython look first
+        self.InteractiveTB.tb = trace
+
     def traceback_of(self, error: BaseException, colors: str) -> tuple[str, ...]:
         """The lines that IPython would show for an error."""
         self._use_colors(colors)
@@ -95,6 +102,11 @@ def _is_machinery(module: str) -> bool:
     return module.startswith(("nbaccel.worker", "IPython.core", "contextlib"))
 
 
+def _show_help(shell: WorkerShell, data: Any, *_: Any, **__: Any) -> None:
+    """What `name?` would show in a pager goes to the cell."""
+    shell.display_pub.publish(data if isinstance(data, dict) else {"text/plain": data})
+
+
 def make_shell() -> WorkerShell:
     """The shell of this process, on a fresh `__main__`; made once, in the zygote, and inherited by its workers."""
     if not WorkerShell.initialized():
@@ -103,9 +115,10 @@ def make_shell() -> WorkerShell:
         config = Config()
         config.HistoryManager.enabled = False
         config.HistoryAccessor.enabled = False
-        WorkerShell.instance(
+        made = WorkerShell.instance(
             config=config, user_module=main, display_pub_class=_Publisher, displayhook_class=_Hook, colors="nocolor"
         )
+        made.set_hook("show_in_pager", _show_help)
         sys.displayhook = sys.__displayhook__
     shell: WorkerShell = WorkerShell.instance()
     return shell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from nbaccel.wire.channel import Channel
@@ -18,12 +19,13 @@ class Outbox:
         self._channel, self._gate, self._token = channel, gate, token
         self._owner = os.getpid()
         self._marks = 0
+        self._sending = threading.Lock()
 
     def send(self, build: Callable[[int], object], descriptors: Sequence[int] = ()) -> None:
         """Write a mark into both pipes and send the message that `build` makes of the mark's number."""
         if os.getpid() != self._owner:
             return
-        with self._gate.protocol():
+        with self._gate.protocol(), self._sending:
             self._marks += 1
             sys.stdout.flush()
             sys.stderr.flush()

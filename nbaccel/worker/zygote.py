@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from nbaccel.wire.channel import Channel
-from nbaccel.wire.messages import Fork, Preload
+from nbaccel.wire.ends import WorkerEnds
+from nbaccel.wire.messages import Fork, LeftOut, Preload, TellLeftOut
 from nbaccel.worker import bootstrap, preload
 from nbaccel.worker.guardian import adopt_orphans, end_with_parent, kill_descendants
 
@@ -55,9 +56,12 @@ class Zygote:
             self._fork(message.command, descriptors)
         elif isinstance(message, Preload):
             self._ahead.add(message.modules)
+        elif isinstance(message, TellLeftOut):
+            self._channel.send(LeftOut(self._ahead.left_out))
 
     def _fork(self, command: Sequence[str], descriptors: Sequence[int]) -> None:
-        channel, stdout, stderr, status = descriptors
+        *numbers, status = descriptors
+        ends = WorkerEnds(*numbers)
         me = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -65,9 +69,9 @@ class Zygote:
             self._forget_kernel()
             os.close(status)
             if command:
-                _execute(command, channel, stdout, stderr)
-            bootstrap.run_worker(channel, stdout, stderr, parent=me)
-        for descriptor in (channel, stdout, stderr):
+                _execute(command, ends)
+            bootstrap.run_worker(ends, parent=me)
+        for descriptor in ends:
             os.close(descriptor)
         self._status[pid] = status
         with suppress(OSError):  # the child does the same: whoever is first, the group is there before its id is told
@@ -95,13 +99,12 @@ class Zygote:
                 os.close(descriptor)
 
 
-def _execute(command: Sequence[str], channel: int, stdout: int, stderr: int) -> None:
+def _execute(command: Sequence[str], ends: WorkerEnds) -> None:
     """Become another program that inherits these descriptors; never returns."""
-    numbers = {"{channel}": str(channel), "{stdout}": str(stdout), "{stderr}": str(stderr)}
-    for descriptor in (channel, stdout, stderr):
+    for descriptor in ends:
         os.set_inheritable(descriptor, True)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    os.execv(command[0], [numbers.get(word, word) for word in command])
+    os.execv(command[0], [",".join(map(str, ends)) if word == "{ends}" else word for word in command])
 
 
 def _write_number(descriptor: int, number: int) -> None:

@@ -1,0 +1,105 @@
+"""A job's feed: everything that its ranks print and draw, kept whole, and cut to what a cell can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nbaccel.launch.clip import Clip
+from nbaccel.launch.events import Backlog, Bar, Event, Flood, Note, Question, Rich, Text
+from nbaccel.launch.log import Log, LogFolder
+from nbaccel.launch.output import Policy
+from nbaccel.wire.messages import Ask, Shown
+
+_FLOOD_NEWS_S = 0.5
+
+
+class Feed:
+    """Takes what ranks print in one thread, hands out what is to be seen in another."""
+
+    def __init__(self, policy: Policy, number: int) -> None:
+        self._policy = policy
+        self._folder = LogFolder(number)
+        self._logs: dict[int, Log] = {}
+        self._clip = Clip()
+        self._backlog = Backlog()
+        self._told_flood = 0.0
+        self._closed = False
+        self._late: Callable[[Event], None] | None = None
+
+    # called by the thread that reads from the workers
+
+    def text(self, rank: int, stream: int, text: str, now: float) -> None:
+        if self._closed:
+            self._put(Text(stream, text if rank == 0 else f"[{rank}] {text}"))
+            return
+        self.log(rank).append(stream, text)
+        self._show(self._policy.feed(rank, stream, text, now))
+
+    def rich(self, rank: int, shown: Shown) -> None:
+        self._put(Rich(rank, shown))
+
+    def bar(self, rank: int, fields: Mapping[str, object]) -> None:
+        self._put(Bar(rank, fields))
+
+    def ask(self, rank: int, question: Ask) -> None:
+        self._put(Question(rank, question.number, question.prompt, question.password))
+
+    def note(self, text: str) -> None:
+        """Say something about the run itself."""
+        self._put(Note(text))
+
+    def tick(self, now: float) -> None:
+        """Show what has waited long enough."""
+        self._show(self._policy.tick(now))
+        if self._clip.left_out_characters and now - self._told_flood > _FLOOD_NEWS_S:
+            self._told_flood = now
+            self._tell_flood(over=False)
+
+    def close(self) -> None:
+        """Show what is left; nothing more comes, except late words of what the run left behind in the workers."""
+        self._show(self._policy.finish())
+        if self._clip.left_out_characters:
+            self._tell_flood(over=True)
+        for stream, text in self._clip.finish():
+            self._put(Text(stream, text))
+        for log in self._logs.values():
+            log.close()
+        self._closed = True
+        self._backlog.put(None)
+
+    def show_late(self, how: Callable[[Event], None]) -> None:
+        """What a session's workers print after the end is shown by `how`, in the thread that reads from them."""
+        self._late = how
+
+    def has_room(self) -> bool:
+        return self._backlog.has_room()
+
+    def log(self, rank: int) -> Log:
+        """All text of a rank."""
+        if rank not in self._logs:
+            self._logs[rank] = Log(self._folder, rank)
+        return self._logs[rank]
+
+    # called by whoever shows it
+
+    def next_event(self, is_over: Callable[[], bool]) -> Event | None:
+        """Waits for the next thing to be seen; None at the end."""
+        return self._backlog.get(is_over)
+
+    def _show(self, pieces: list[tuple[int, str]]) -> None:
+        for stream, text in pieces:
+            for cut_stream, cut in self._clip.feed(stream, text):
+                self._put(Text(cut_stream, cut))
+        if self._clip.overflowing:
+            self._policy = self._policy.in_flood()
+
+    def _put(self, event: Event) -> None:
+        if not self._closed:
+            self._backlog.put(event)
+        elif self._late is not None:
+            self._late(event)
+
+    def _tell_flood(self, *, over: bool) -> None:
+        for log in self._logs.values():
+            log.to_disk()
+        self._put(Flood(self._clip.left_out_lines, self._clip.last_line, self._folder.path, over))

@@ -1,0 +1,130 @@
+"""`%accelerate WORD`: the session's commands, each one call of a function that is there without magics too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.error import UsageError
+
+from nbaccel import launch
+from nbaccel.errors import CallError, ConfigError, PlanError, StateError, nearest
+from nbaccel.notebook import session as sessions
+from nbaccel.notebook.flags import COMMANDS, Line, parse, parser
+from nbaccel.notebook.magics import decided
+from nbaccel.notebook.screen import screen_for
+
+PROGRAM = "%accelerate"
+
+
+def run_line(shell: Any, line: str) -> Any:
+    """Carry out `%accelerate ...`; without a command: say what a cell with these flags would do, and who set what.
+
+    Raises:
+        UsageError: the line or the wish is wrong; one line that says what is possible.
+    """
+    words = parse(line, commands=True)
+    if words.wants_help:
+        print(parser().format_help())
+        return None
+    if not words.words:
+        return _describe(shell, words)
+    command, *rest = words.words
+    if command not in _COMMANDS:
+        meant = nearest(command, COMMANDS)
+        hint = f" Did you mean {meant!r}?" if meant else ""
+        raise UsageError(f"{PROGRAM}: {command!r} is no command.{hint} Possible: {', '.join(COMMANDS)}.")
+    try:
+        return _COMMANDS[command](shell, words, rest)
+    except (CallError, ConfigError, PlanError, StateError) as error:
+        raise UsageError(f"{PROGRAM} {command}: {error}") from None
+
+
+def _describe(shell: Any, words: Line) -> None:
+    if sessions.current() is not None and not words.settings:
+        print(sessions.running().status().headline)
+        return
+    resolved, plan = decided(shell, words)
+    print(plan.describe())
+    for key, chain in resolved.chain.items():
+        if chain[0].layer != "default":
+            print(resolved.explain(key))
+
+
+def _start(shell: Any, words: Line, rest: list[str]) -> None:
+    _refuse_words("start", rest)
+    print(sessions.start(decided(shell, words)[0]).status().headline)
+
+
+def _stop(shell: Any, words: Line, rest: list[str]) -> None:
+    _refuse_words("stop", rest)
+    sessions.stop()
+    print("the session has ended")
+
+
+def _restart(shell: Any, words: Line, rest: list[str]) -> None:
+    _refuse_words("restart", rest)
+    if words.settings:
+        resolved = decided(shell, words)[0]
+        sessions.stop()
+        sessions.start(resolved)
+    else:
+        sessions.running().restart()
+    print(f"{sessions.running().status().headline}; its variables are gone")
+
+
+def _status(shell: Any, words: Line, rest: list[str]) -> Any:
+    _refuse_words("status", rest)
+    return sessions.running().status()
+
+
+def _push(shell: Any, words: Line, rest: list[str]) -> None:
+    sessions.running().push(*_names("push", rest), ranks=words.ranks)
+
+
+def _pull(shell: Any, words: Line, rest: list[str]) -> None:
+    if words.ranks is not None and len(words.ranks) > 1:
+        raise CallError("a name of the notebook has one value: give one rank, or use session.pull() for several.")
+    rank = words.ranks[0] if words.ranks else None
+    sessions.running().bring_home(*_names("pull", rest), rank=rank)
+
+
+def _stacks(shell: Any, words: Line, rest: list[str]) -> None:
+    _refuse_words("stacks", rest)
+    print(sessions.running().stacks().text())
+
+
+def _debug(shell: Any, words: Line, rest: list[str]) -> None:
+    if len(rest) > 1 or any(not word.isdecimal() for word in rest):
+        raise CallError(f"{' '.join(rest)!r} is no rank.")
+    debug_rank(shell, int(rest[0]) if rest else 0)
+
+
+def debug_rank(shell: Any, rank: int) -> None:
+    """Open the debugger on the last error of a session's rank. Raises StateError without a session, CallError."""
+    session = sessions.running()
+    launch.follow(session.cell_job("%debug", (), ranks=session.chosen(rank)), screen_for(shell))
+
+
+def _names(command: str, words: list[str]) -> list[str]:
+    names = [name for word in words for name in word.split(",") if name]
+    if not names:
+        raise CallError(f"names are missing: {PROGRAM} {command} NAME ...")
+    return names
+
+
+def _refuse_words(command: str, rest: list[str]) -> None:
+    if rest:
+        raise CallError(f"{' '.join(rest)!r} is too much; it takes flags only.")
+
+
+_COMMANDS: dict[str, Callable[[Any, Line, list[str]], Any]] = {
+    "start": _start,
+    "stop": _stop,
+    "restart": _restart,
+    "status": _status,
+    "push": _push,
+    "pull": _pull,
+    "stacks": _stacks,
+    "debug": _debug,
+}
