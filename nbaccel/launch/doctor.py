@@ -167,5 +167,6 @@ class Examination:
             )
             for worker in self._workers
         )
+        sources = {file: lines for answer in self._examined.values() for file, lines in answer.sources.items()}
         for then in self.then:
-            then(Report(ranks))
+            then(Report(ranks, sources))

@@ -61,7 +61,7 @@ class LiveSession:
 
     def _new_team(self) -> tuple[Team, threading.Thread]:
         self.ledger = Ledger(self.ranks)
-        starter = STARTERS[self.plan.launcher]()
+        self._starter = starter = STARTERS[self.plan.launcher]()
         around = Surroundings.now(self._colors)
         team = Team(
             partial(start_workers, starter, self.plan, self.resolved, around, stay=True),
@@ -77,10 +77,11 @@ class LiveSession:
             team.work()
         except LaunchError:
             starter.stillborn()
+            return
         finally:
             starter.close()
         with self._lock:
-            if team is self._team and team.broken and team.has_run and not self.closed:
+            if team is self._team and team.broken and not team.never_began() and not self.closed:
                 self._team, self._thread = self._new_team()
 
     # running
@@ -115,10 +116,15 @@ class LiveSession:
             self.ledger.note_bound(rank, answer.names.bound, answer.names.unbound)
         job = self._jobs.pop(run)
         if not run.all_answered and not run.interrupted and run.error() is None:
-            run.reason = LaunchError("the session ended before the call had come to its end.")
+            run.reason = self._early_end()
         job.finish()
         if run.error() is not None or run.interrupted:
             run.call.close()
+
+    def _early_end(self) -> LaunchError:
+        if self._team.never_began():
+            return self._starter.stillborn()
+        return LaunchError(f"the session ended before the call had come to its end{self._epitaph()}.")
 
     # looking
 

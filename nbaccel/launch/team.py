@@ -106,11 +106,6 @@ class Team:
         return self._command(lambda now: self._examine(then, now))
 
     @property
-    def has_run(self) -> bool:
-        """Whether it has been of use at all: one that dies at once would do so again."""
-        return self._runs > 0
-
-    @property
     def is_over(self) -> bool:
         return self._over
 
@@ -315,18 +310,20 @@ class Team:
         self._take(worker, worker.drain() + worker.order.finish(), now)
         worker.exited = True
         run = self.busy.get(worker.rank)
-        answered = run is None or run.answered(worker.rank)
+        answered = run is None or run.answered(worker.rank) or worker.process.pid is None
         if run is not None and not answered and not run.pressed and not self._closing and run.died is None:
             run.died = WorkerDiedError(worker.rank, worker.process.status, worker.last_output)
             if self._regrouping is None:
                 self._press(run, FAILURE, now)
         if self._regrouping is not None and not self._closing:
-            self._break(f"rank {worker.rank} is gone", now)
+            self._break(
+                "its workers did not start" if worker.process.pid is None else f"rank {worker.rank} is gone", now
+            )
 
     def _break(self, why: str, now: float) -> None:
         """A team that was to stay cannot go on."""
         self.broken = why
-        for run in set(self.busy.values()):
+        for run in set() if self.never_began() else set(self.busy.values()):
             run.feed.note("the session is started again: the variables of its workers are gone.")
         self._close(NOW, now)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbaccel import launch
 from nbaccel.config import Resolved
-from nbaccel.errors import CallError, PlanError, StateError, name_ranks, nearest
+from nbaccel.errors import CallError, LaunchError, PlanError, StateError, name_ranks, nearest
 from nbaccel.launch.call import Call, Wish, cell_call, check_callable, function_call
 from nbaccel.launch.doctor import Report
 from nbaccel.launch.job import Job, results_of
@@ -56,7 +56,14 @@ class Session:
     def _begin(self, resolved: Resolved) -> None:
         launch.refuse_inside_worker(os.environ)
         self._shell = current_shell()
-        self._live = _started(resolved, decide(resolved.config, probe(self._shell)), screen_for(self._shell).colors)
+        plan = decide(resolved.config, probe(self._shell))
+        try:
+            self._start(resolved, plan)
+        except LaunchError:  # the zygote died since the last launch: the next one is as good
+            self._start(resolved, plan)
+
+    def _start(self, resolved: Resolved, plan: Plan) -> None:
+        self._live = _started(resolved, plan, screen_for(self._shell).colors)
         self.ranks = self._live.ranks
         try:
             self._wait_until_ready()

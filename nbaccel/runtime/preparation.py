@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from nbaccel.errors import CallError, StateError
 from nbaccel.runtime.build import Runtime
 from nbaccel.runtime.data.loader import PreparedLoader, prepare_loader
+from nbaccel.runtime.groups import GroupRef, default_group
 from nbaccel.runtime.handlers import DataLoaderConfiguration
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
 from nbaccel.runtime.scheduler import AcceleratedScheduler
@@ -47,6 +49,7 @@ class Preparation:
     ) -> None:
         self._runtime, self._gradients, self._config = runtime, gradients, loaders
         self._rng_types, self._place, self._step_with_optimizer = rng_types, place, step_with_optimizer
+        self._group: GroupRef | None = None
         self.models: list[nn.Module] = []
         self.optimizers: list[AcceleratedOptimizer] = []
         self.schedulers: list[AcceleratedScheduler] = []
@@ -92,6 +95,7 @@ class Preparation:
             evaluation_mode: do not join it with the other processes.
         """
         own = extract_model_from_parallel(model)
+        self._forget_lost()
         known = _find(self.models, lambda prepared: extract_model_from_parallel(prepared) is own)
         if known is not None:
             return known
@@ -102,6 +106,13 @@ class Preparation:
         prepared = own if evaluation_mode else self._runtime.strategy.wrap(own)
         self.models.append(prepared)
         return prepared
+
+    def _forget_lost(self) -> None:
+        """Models that were joined over a process group which has gone since are joined anew."""
+        group = default_group()
+        if self._group is None or self._group() is not group:
+            self.models = [one for one in self.models if extract_model_from_parallel(one) is one]
+            self._group = None if group is None else weakref.ref(group)
 
     def optimizer(self, optimizer: Optimizer, place: bool | None = None) -> AcceleratedOptimizer:
         """An optimizer that steps where gradients are complete."""

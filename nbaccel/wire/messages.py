@@ -338,7 +338,9 @@ class Examined:
     Attributes:
         waits: collectives that have been called and not completed.
         completed: number of the last completed collective by group name.
+        sources: lines of the cells that the main thread is in, by the file names in their code.
     """
 
     waits: tuple[Collective, ...]
     completed: Mapping[str, int]
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ thread from C code that waits for other ranks. torch's flight recorder knows all
 from __future__ import annotations
 
 import gc
+import linecache
 import os
 import pickle
 import select
@@ -52,7 +53,7 @@ class Monitor:
 
     def _answer(self, message: object) -> None:
         if isinstance(message, Examine):
-            self._channel.send(Examined(*examine()))
+            self._channel.send(Examined(*examine(), _sources()))
         elif isinstance(message, Unblock):
             self._unblock()
 
@@ -99,6 +100,18 @@ def examine() -> tuple[tuple[Collective, ...], Mapping[str, int]]:
     waits = [_collective(entry) for entry in record.get("entries", ()) if not entry["retired"]]
     # what a group gave up long ago is never marked as ended
     return tuple(one for one in waits if one.number > completed.get(one.group, 0)), completed
+
+
+def _sources() -> dict[str, tuple[str, ...]]:
+    """Lines of the code without a file that the main thread is in."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    found: dict[str, tuple[str, ...]] = {}
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file in linecache.cache and not os.path.exists(file):
+            found[file] = tuple(linecache.getlines(file))
+        frame = frame.f_back
+    return found
 
 
 def _collective(entry: Mapping[str, Any]) -> Collective:

@@ -64,18 +64,14 @@ class Group:
 
     def regroup(self, message: Regroup, descriptors: Sequence[int]) -> None:
         """Leave the old group, whatever it is stuck in, and form a new one if all ranks had one."""
+        dist = _initialized()
+        backend = None if dist is None else dist.get_backend()
+        if dist is not None:
+            _abandon(dist)
         self._stores.clear()
         os.environ |= {"MASTER_ADDR": message.host, "MASTER_PORT": str(message.port)}
         self.serve_store(descriptors)
-        dist = _initialized()
-        if dist is None:
-            return
-        _refuse_models(dist)
-        backend = dist.get_backend()
-        cut_connections()
-        with suppress(Exception):
-            dist.destroy_process_group()
-        if message.again:
+        if dist is not None and message.again:
             dist.init_process_group(backend, timeout=timedelta(seconds=_REGROUP_TIMEOUT_S))
             _restore_timeout(dist)
         _tell_runtime()
@@ -86,12 +82,22 @@ def _initialized() -> Any:
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
-def _refuse_models(dist: Any) -> None:
+def _abandon(dist: Any) -> None:
+    """Leave the old group, whatever its threads are stuck in."""
+    _refuse_models()
+    cut_connections()
+    with suppress(Exception):  # a broken group may refuse in any way; it is dropped either way
+        dist.destroy_process_group()
+
+
+def _refuse_models() -> None:
     """Let models that synchronise over the old group say so when they are called, instead of hanging."""
     kinds = tuple(_synchronising_kinds())
     for one in gc.get_objects():
         if kinds and issubclass(type(one), kinds):  # isinstance would ask lazy proxies
             one.register_forward_pre_hook(_refuse)
+            if hasattr(getattr(one, "reducer", None), "_remove_autograd_hooks"):
+                one.reducer._remove_autograd_hooks()  # else they fire in the backward pass of the next wrapper too
 
 
 def _synchronising_kinds() -> Iterator[type]:

@@ -1,0 +1,181 @@
+"""What goes wrong in a session: its variables survive what they can, and nothing is ever left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness import Kernel, running_kernel, wait_until
+from test_faults import gone
+
+RUNNING = "nbaccel.notebook.session.running()"
+
+
+@pytest.fixture(scope="module", params=["zygote", "spawn"])
+def session(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel\nimport nbaccel")
+        kernel.ok(f"%accelerate start -n 2 --start-method {request.param}")
+        kernel.ok(
+            "%%accelerate\nimport ctypes, os, time, torch, torch.distributed as dist\n"
+            "rank = int(os.environ['RANK'])\nkept = 'kept'\ndist.init_process_group()\ndist.barrier()"
+        )
+        yield kernel
+
+
+@pytest.fixture(autouse=True)
+def with_group(session: Kernel) -> None:
+    """Every test finds the names and the process group, even after one that lost them."""
+    session.ok(
+        "%%accelerate\nimport ctypes, os, time, torch, torch.distributed as dist\nrank = int(os.environ['RANK'])\n"
+        "kept = 'kept'\nif not dist.is_initialized(): dist.init_process_group()"
+    )
+
+
+def interrupted(kernel: Kernel, cell: str, after_s: float = 0.3) -> float:
+    """Run a cell, interrupt it once it runs. Returns the seconds that this took."""
+    running = kernel.start(f"%%accelerate\nif rank == 0: print('running', flush=True)\n{cell}")
+    while "running" not in str(kernel.client.get_iopub_msg(timeout=60)["content"].get("text")):
+        pass
+    time.sleep(after_s)
+    started = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    assert "KeyboardInterrupt" in kernel.finish(running).error
+    return time.monotonic() - started
+
+
+TOTAL = "%%accelerate\nt = torch.tensor(1.0 + rank)\ndist.all_reduce(t)\nprint(t.item())"
+
+
+@pytest.mark.parametrize(
+    "stuck",
+    [
+        "time.sleep(60)",
+        "while True: pass",
+        "dist.all_reduce(torch.full((4,), 100.0)) if rank == 0 else time.sleep(60)",
+        "dist.barrier() if rank == 1 else time.sleep(60)",
+    ],
+)
+def test_variables_survive_an_interrupt_and_the_next_all_reduce_is_right(session: Kernel, stuck: str) -> None:
+    assert interrupted(session, stuck) < 6
+    assert session.ok(TOTAL).text() == "3.0\n"
+    assert session.ok("%%accelerate\nprint(kept)").text() == "kept\n"
+
+
+def test_a_rank_stuck_in_c_costs_the_variables_and_the_session_goes_on(session: Kernel) -> None:
+    stuck = "sum(range(10**12)) if rank == 1 else dist.all_reduce(torch.ones(1))"
+    assert interrupted(session, stuck) < 6
+    assert session.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
+
+
+def test_interrupts_again_and_again(session: Kernel) -> None:
+    for _ in range(5):
+        interrupted(session, "while True: dist.all_reduce(torch.ones(1))", 0.1)
+        assert session.ok(TOTAL).text() == "3.0\n"
+
+
+def test_a_model_prepared_on_the_old_group_refuses_clearly(session: Kernel) -> None:
+    session.ok(
+        "%%accelerate\nfrom nbaccel import Accelerator\naccelerator = Accelerator()\ninner = torch.nn.Linear(2, 1)\n"
+        "model = accelerator.prepare(inner)\nbare = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))\n"
+        "model(torch.ones(1, 2)).sum().backward()"
+    )
+    interrupted(session, "time.sleep(60)")
+    for name in ("model", "bare"):
+        error = session.run(f"%%accelerate\n{name}(torch.ones(1, 2))").error
+        assert "belongs to a process group that was ended" in error
+    answer = session.ok(
+        "%%accelerate\nmodel = accelerator.prepare(inner)\nmodel(torch.ones(1, 2) * (rank + 1)).sum().backward()\n"
+        "print(inner.weight.grad[0, 0].item(), accelerator.reduce(torch.ones(1)).item())"
+    )
+    assert answer.text() == "2.5 2.0\n"  # on top of the gradient from before
+
+
+def test_an_error_on_one_rank_stops_the_others_and_keeps_the_variables(session: Kernel) -> None:
+    started = time.monotonic()
+    answer = session.run("%%accelerate\nif rank == 1: raise ValueError('mine')\ndist.all_reduce(torch.ones(1))")
+    assert "rank 1 of 2 failed: ValueError: mine" in answer.error
+    assert time.monotonic() - started < 6
+    assert session.ok("%%accelerate\nprint(kept)").text() == "kept\n"
+    assert session.ok(TOTAL).text() == "3.0\n"
+
+
+def test_an_error_on_all_ranks_leaves_group_and_models_as_they_are(session: Kernel) -> None:
+    session.ok("%%accelerate\nbare = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))")
+    assert "NameError" in session.run("%%accelerate\nno_such_name").error
+    session.ok("%%accelerate\nbare(torch.ones(1, 2)).sum().backward()")
+
+
+@pytest.mark.parametrize(
+    ("fate", "words"),
+    [
+        ("os.kill(os.getpid(), 9)", "rank 1 was killed by SIGKILL"),
+        ("os._exit(7)", "rank 1 called exit with code 7"),
+        ("ctypes.string_at(0)", "rank 1 was killed by SIGSEGV"),
+    ],
+)
+def test_a_rank_that_dies_is_told_and_the_session_starts_afresh(session: Kernel, fate: str, words: str) -> None:
+    answer = session.run(f"%%accelerate\nif rank == 1:\n    print('almost there')\n    {fate}\ntime.sleep(60)")
+    assert words in answer.error
+    assert "almost there" in answer.error
+    assert "the variables of its workers are gone" in answer.text("stderr")
+    assert session.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
+
+
+def test_a_rank_that_dies_while_idle(session: Kernel) -> None:
+    session.ok("%%accelerate\nimport threading\nif rank == 1: threading.Timer(0.3, os._exit, (3,)).start()")
+    wait_until(lambda: session.value(f"{RUNNING}.names") == set(), 10)
+    assert session.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
+
+
+def test_a_timeout_of_a_cell_names_where_each_rank_was(session: Kernel) -> None:
+    error = session.run("%%accelerate --timeout 1\nif rank == 1: time.sleep(60)\nelse: dist.barrier()").error
+    assert "rank 0 waits in" in error
+    assert "rank 1 has not called it" in error
+    assert "time.sleep(60)" in error
+    assert session.ok("%%accelerate\nprint(kept)").text() == "kept\n"
+
+
+def test_stopping_while_it_runs_leaves_nothing(session: Kernel) -> None:
+    session.ok("other = nbaccel.Session(2)\njob = other.submit(lambda: __import__('time').sleep(60))")
+    session.ok("other.close()")
+    assert "the session ended before" in session.run("job.result(10)").error
+    assert wait_until(lambda: len(session.children()) == 3, 5)
+
+
+def test_a_session_that_cannot_start_is_one_clear_error() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("import nbaccel, sys\nsys.executable = '/bin/false'")
+        assert "LaunchError: the workers could not be started" in kernel.run("nbaccel.Session(2)").error
+
+
+def test_a_killed_kernel_takes_its_session_along() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel")
+        kernel.ok("%accelerate start -n 2")
+        kernel.start(
+            "%%accelerate\nimport ctypes, os, torch\nprint('running', flush=True)\n"
+            "if os.environ['RANK'] == '1': ctypes.PyDLL(None).sleep(600)\n__import__('time').sleep(600)"
+        )
+        while "running" not in str(kernel.client.get_iopub_msg(timeout=60)["content"].get("text")):
+            pass
+        time.sleep(0.5)
+        below = kernel.children()
+        assert len(below) == 3
+        os.kill(kernel.pid, signal.SIGKILL)
+        assert wait_until(lambda: gone(below), 5)
+
+
+def test_a_restarted_kernel_takes_its_session_along() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel")
+        kernel.ok("%accelerate start -n 2")
+        below = kernel.children()
+        started = time.monotonic()
+        kernel.manager.restart_kernel(now=False)
+        assert time.monotonic() - started < 5
+        assert wait_until(lambda: gone(below), 5)
