@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Precision = Literal["no", "fp16", "bf16", "fp8"]
-StartMethod = Literal["zygote", "spawn", "inline"]
+StartMethod = Literal["zygote", "spawn", "fork", "inline"]
 OutputMode = Literal["auto", "all", "ranks", "main"]
 GpuIds = Literal["all"] | tuple[int, ...]
 
@@ -96,9 +96,10 @@ class RunConfig(BaseModel):
     )
     start_method: Annotated[StartMethod, BeforeValidator(_lowered)] = _key(
         "zygote",
-        "How workers start: zygote (forked from a warm server), spawn (fresh interpreters), inline (in the kernel).",
+        "How workers start: zygote (a warm server forks them), spawn (fresh interpreters), fork (copies of the kernel) "
+        "or inline (in the kernel itself).",
         env="NBACCEL_START_METHOD",
-        possible="zygote, spawn, inline",
+        possible="zygote, spawn, fork, inline",
     )
     output: Annotated[OutputMode, BeforeValidator(_lowered)] = _key(
         "auto",

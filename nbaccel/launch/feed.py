@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from nbaccel.launch.clip import Clip
 from nbaccel.launch.events import Backlog, Bar, Event, Flood, Note, Question, Rich, Text
@@ -35,8 +35,8 @@ class Feed:
         self.log(rank).append(stream, text)
         self._show(self._policy.feed(rank, stream, text, now))
 
-    def rich(self, rank: int, shown: Shown) -> None:
-        self._put(Rich(rank, shown))
+    def rich(self, rank: int, shown: Shown, now: float) -> None:
+        self._show([Rich(rank, shown)] if self._closed else self._policy.rich(rank, shown, now))
 
     def bar(self, rank: int, fields: Mapping[str, object]) -> None:
         self._put(Bar(rank, fields))
@@ -86,10 +86,13 @@ class Feed:
         """Waits for the next thing to be seen; None at the end."""
         return self._backlog.get(is_over)
 
-    def _show(self, pieces: list[tuple[int, str]]) -> None:
-        for stream, text in pieces:
-            for cut_stream, cut in self._clip.feed(stream, text):
-                self._put(Text(cut_stream, cut))
+    def _show(self, pieces: Sequence[tuple[int, str] | Rich]) -> None:
+        for piece in pieces:
+            if isinstance(piece, Rich):
+                self._put(piece)
+                continue
+            for stream, text in self._clip.feed(*piece):
+                self._put(Text(stream, text))
         if self._clip.overflowing:
             self._policy = self._policy.in_flood()
 

@@ -1,9 +1,12 @@
-"""Whose text the cell shows, and how it is labelled. Pure: text of ranks in, text of the cell out."""
+"""Whose text and displays the cell shows, and how they are labelled. Pure: what ranks made in, what is shown out."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+
+from nbaccel.launch.events import Rich
+from nbaccel.wire.messages import Shown as RichOutput
 
 HOLD_S = 0.3
 """How long a line of another rank waits for rank 0 to print the same, once rank 0 has fallen silent."""
@@ -11,8 +14,8 @@ LONGEST_HOLD_S = 2.0
 """How long it waits while rank 0 goes on printing."""
 _REMEMBERED_LINES = 200_000
 
-Shown = list[tuple[int, str]]
-"""Pieces for the cell: stream (1 or 2) and text."""
+Shown = list[tuple[int, str] | Rich]
+"""Pieces for the cell: stream (1 or 2) and text, or rich output."""
 
 
 class Policy:
@@ -24,6 +27,10 @@ class Policy:
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
         """Text of a rank. Returns what the cell shows now."""
         return [(stream, text)] if rank == self._main else []
+
+    def rich(self, rank: int, output: RichOutput, now: float) -> Shown:
+        """Rich output of a rank. Returns what the cell shows now."""
+        return [Rich(rank, output)] if rank == self._main or output.kind == "result" else []
 
     def tick(self, now: float) -> Shown:
         """What has waited long enough."""
@@ -67,6 +74,17 @@ class All(Policy):
         lines = self._lines.setdefault((rank, stream), _Lines()).feed(text)
         return self._others(rank, stream, lines, now)
 
+    def rich(self, rank: int, output: RichOutput, now: float) -> Shown:
+        if rank == self._main or output.kind == "result":
+            return [Rich(rank, output)]
+        if output.kind == "clear":  # there is no clearing what one rank alone has shown
+            return []
+        return self._other_rich(rank, output, now)
+
+    def _other_rich(self, rank: int, output: RichOutput, now: float) -> Shown:
+        label: Shown = [(1, self._label(rank).rstrip() + "\n")] if output.kind == "display" else []
+        return [*label, Rich(rank, output)]
+
     def finish(self) -> Shown:
         shown: Shown = []
         for (rank, stream), lines in self._lines.items():
@@ -85,7 +103,7 @@ class Auto(All):
         self._of_main: dict[int, _Lines] = {1: _Lines(), 2: _Lines()}
         self._recent: deque[int] = deque(maxlen=_REMEMBERED_LINES)
         self._unmatched: dict[int, Counter[int]] = {}
-        self._held: deque[tuple[float, int, int, str]] = deque()
+        self._held: deque[tuple[float, int, str, Shown]] = deque()
         self._main_spoke = 0.0
 
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
@@ -98,9 +116,9 @@ class Auto(All):
     def tick(self, now: float) -> Shown:
         shown: Shown = []
         while self._held and self._is_due(self._held[0][0], now):
-            _, rank, stream, line = self._held.popleft()
-            if not self._is_echo(rank, line):
-                shown.append((stream, self._label(rank) + line))
+            _, rank, made, as_shown = self._held.popleft()
+            if not self._is_echo(rank, made):
+                shown += as_shown
         return shown
 
     def finish(self) -> Shown:
@@ -115,7 +133,19 @@ class Auto(All):
 
     def _others(self, rank: int, stream: int, lines: list[str], now: float) -> Shown:
         since = 0.0 if now == float("inf") else now
-        self._held += [(since, rank, stream, line) for line in lines if line.strip() and not self._is_echo(rank, line)]
+        for line in lines:
+            if line.strip() and not self._is_echo(rank, line):
+                self._held.append((since, rank, line, [(stream, self._label(rank) + line)]))
+        return []
+
+    def rich(self, rank: int, output: RichOutput, now: float) -> Shown:
+        if rank == self._main and output.kind == "display":
+            self._note([_key(output)])
+        return super().rich(rank, output, now)
+
+    def _other_rich(self, rank: int, output: RichOutput, now: float) -> Shown:
+        if output.kind != "display" or not self._is_echo(rank, _key(output)):
+            self._held.append((now, rank, _key(output), super()._other_rich(rank, output, now)))
         return []
 
     def _is_due(self, since: float, now: float) -> bool:
@@ -143,6 +173,11 @@ class Auto(All):
     def _first_seen(self, rank: int) -> Counter[int]:
         self._unmatched[rank] = Counter(self._recent)
         return self._unmatched[rank]
+
+
+def _key(output: RichOutput) -> str:
+    """Equal for equal displays, and for no line of text."""
+    return f"{output.kind}\0{sorted(output.data.items(), key=str)!r}"
 
 
 def policy_for(mode: str, label: Callable[[int], str] | None = None, main: int = 0) -> Policy:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from nbaccel.errors import LaunchError
 from nbaccel.launch import zygote
+from nbaccel.launch.forking import ForkedZygote, check_fork
 from nbaccel.launch.interpreter import fresh_interpreter
 from nbaccel.launch.process import ProcessHandle
 from nbaccel.wire.ends import WorkerEnds
@@ -20,7 +21,7 @@ class Starter:
         return ()
 
     def __init__(self) -> None:
-        self._source = zygote.shared()
+        self._source: zygote.Zygote = zygote.shared()
 
     def start(self, ends: Sequence[WorkerEnds]) -> list[ProcessHandle]:
         """Ask for workers; returns before they exist. Raises LaunchError if there is nobody to ask."""
@@ -44,6 +45,21 @@ class Starter:
         return LaunchError("\n".join(filter(None, ["the workers could not be started.", reason, self._source.log()])))
 
 
+class ForkStarter(Starter):
+    """Workers that are copies of the kernel, with its modules and its memory; not safe after everything it may do."""
+
+    def __init__(self) -> None:
+        check_fork()
+        self._source = ForkedZygote()
+
+    def close(self) -> None:
+        self._source.stop()
+
+    def stillborn(self, reason: str = "") -> LaunchError:
+        """The error for workers that never came to life."""
+        return LaunchError("\n".join(filter(None, ["the workers could not be forked.", reason, self._source.log()])))
+
+
 class FreshStarter(Starter):
     """Workers that are fresh interpreters: slow, and free of anything that the zygote has imported."""
 
@@ -51,5 +67,5 @@ class FreshStarter(Starter):
         return tuple(fresh_interpreter("nbaccel.worker.fresh", ("{ends}",)))
 
 
-STARTERS: dict[str, type[Starter]] = {"zygote": Starter, "spawn": FreshStarter}
+STARTERS: dict[str, type[Starter]] = {"zygote": Starter, "spawn": FreshStarter, "fork": ForkStarter}
 """By the plan's name for them."""

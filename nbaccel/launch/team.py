@@ -285,7 +285,7 @@ class Team:
 
     def _hear(self, run: Run, rank: int, message: object, now: float) -> None:
         if isinstance(message, Shown):
-            run.feed.rich(rank, message)
+            run.feed.rich(rank, message, now)
         elif isinstance(message, Progress):
             run.feed.bar(rank, message.fields)
         elif isinstance(message, Ask):

@@ -35,6 +35,14 @@ def first_stage() -> None:
     calm()
 
 
+def take_over_kernel() -> None:
+    """In a copy of the kernel: the same for workers that go on with its modules and its names."""
+    from nbaccel.worker import serve, shell  # noqa: F401 - imported for the workers
+
+    shell.make_shell_of_kernel()
+    calm()
+
+
 def calm() -> None:
     """Make ready for forks: every page that a worker touches is copied, so it should find little to do."""
     # what imports registered here is not the workers' to clean up: it would cost each of them 30 ms at its exit
@@ -47,8 +55,8 @@ def calm() -> None:
 class Ahead:
     """Modules waiting to be imported, one step at a time so that forks are never kept waiting for long."""
 
-    def __init__(self) -> None:
-        self._trusted: deque[str] = deque(_SECOND_STAGE)
+    def __init__(self, modules: Iterable[str] = _SECOND_STAGE) -> None:
+        self._trusted: deque[str] = deque(modules)
         self._untried: list[str] = []
         self._probe: _Probe | None = None
         self.left_out: dict[str, str] = {}

@@ -110,15 +110,32 @@ def _show_help(shell: WorkerShell, data: Any, *_: Any, **__: Any) -> None:
 def make_shell() -> WorkerShell:
     """The shell of this process, on a fresh `__main__`; made once, in the zygote, and inherited by its workers."""
     if not WorkerShell.initialized():
-        main = types.ModuleType("__main__")
-        sys.modules["__main__"] = main
-        config = Config()
-        config.HistoryManager.enabled = False
-        config.HistoryAccessor.enabled = False
-        made = WorkerShell.instance(
-            config=config, user_module=main, display_pub_class=_Publisher, displayhook_class=_Hook, colors="nocolor"
-        )
-        made.set_hook("show_in_pager", _show_help)
-        sys.displayhook = sys.__displayhook__
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        _make_on_main()
     shell: WorkerShell = WorkerShell.instance()
     return shell
+
+
+def make_shell_of_kernel() -> None:
+    """In a copy of the kernel: its shell gives way to a worker's, on the kernel's own names."""
+    if InteractiveShell.initialized():
+        type(InteractiveShell.instance()).clear_instance()
+    _make_on_main()
+    inline = sys.modules.get("matplotlib_inline.backend_inline")
+    if inline is not None:  # it draws at the end of the kernel's cells, and has been told so once
+        WorkerShell.instance().events.register("post_execute", inline.flush_figures)
+
+
+def _make_on_main() -> None:
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryAccessor.enabled = False
+    made = WorkerShell.instance(
+        config=config,
+        user_module=sys.modules["__main__"],
+        display_pub_class=_Publisher,
+        displayhook_class=_Hook,
+        colors="nocolor",
+    )
+    made.set_hook("show_in_pager", _show_help)
+    sys.displayhook = sys.__displayhook__

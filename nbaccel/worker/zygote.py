@@ -24,10 +24,10 @@ from nbaccel.worker.guardian import adopt_orphans, end_with_parent, kill_descend
 class Zygote:
     """Serves one kernel: forks on request, reports how workers ended, imports ahead while idle."""
 
-    def __init__(self, channel: Channel, alive: int, wakeup: int) -> None:
+    def __init__(self, channel: Channel, alive: int, wakeup: int, ahead: preload.Ahead) -> None:
         self._channel, self._alive, self._wakeup = channel, alive, wakeup
         self._status: dict[int, int] = {}
-        self._ahead = preload.Ahead()
+        self._ahead = ahead
 
     def serve(self) -> None:
         """Until the kernel is gone."""
@@ -129,22 +129,48 @@ def _wakeup_pipe(on_child: Callable[..., None]) -> int:
 
 
 def main(channel: int, alive: int, kernel: int) -> None:
-    """Entry of the process.
+    """Entry of a fresh interpreter.
 
     Args:
         channel: descriptor of the zygote's end of the socket pair.
         alive: descriptor of a pipe whose other end only the kernel holds.
         kernel: the kernel's process id.
     """
+    wakeup = _take_place(kernel)
+    preload.first_stage()
+    _serve(channel, alive, wakeup, preload.Ahead())
+
+
+def main_after_fork(channel: int, alive: int, kernel: int, log: int) -> None:
+    """Entry of a copy of the kernel; as `main`, and `log` is where it writes. Never returns."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - lives as long as the process
+        wakeup = _take_place(kernel)
+        preload.take_over_kernel()
+        _serve(channel, alive, wakeup, preload.Ahead(()))
+    except BaseException:  # noqa: BLE001 - the last resort of a process without a caller
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _end()
+
+
+def _take_place(kernel: int) -> int:
+    """Be out of reach of the kernel's signals, and end when it does. Returns a pipe that tells of ended children."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     adopt_orphans()
     end_with_parent(signal.SIGTERM, kernel)
-    wakeup = _wakeup_pipe(lambda *_: None)
-    preload.first_stage()
+    return _wakeup_pipe(lambda *_: None)
+
+
+def _serve(channel: int, alive: int, wakeup: int, ahead: preload.Ahead) -> None:
     with suppress(EOFError):  # the kernel closed its end: it is gone, or wants another zygote
-        Zygote(Channel(socket.socket(fileno=channel)), alive, wakeup).serve()
+        Zygote(Channel(socket.socket(fileno=channel)), alive, wakeup, ahead).serve()
     _end()
 
 

@@ -8,7 +8,9 @@ GROUP = "import ctypes, os, time, torch, torch.distributed as dist\ndist.init_pr
 
 
 def test_a_rank_that_skips_a_barrier_is_named_and_the_run_goes_on(kernel: Kernel) -> None:
-    answer = kernel.ok(f"%%accelerate -n 2 --hang-after 1\n{GROUP}if rank == 1: time.sleep(4)\ndist.barrier()\nprint('over')")
+    answer = kernel.ok(
+        f"%%accelerate -n 2 --hang-after 1\n{GROUP}if rank == 1: time.sleep(4)\ndist.barrier()\nprint('over')"
+    )
     said = answer.text("stderr")
     assert "rank 0 waits in barrier #2; rank 1 has not called it" in said
     assert "time.sleep(4)" in said
@@ -32,7 +34,10 @@ def test_ranks_in_different_collectives_are_told_apart(kernel: Kernel) -> None:
     answer = kernel.run(
         f"%%accelerate -n 2 --hang-after 1 --timeout 4\n{GROUP}if rank == 0: dist.all_reduce(torch.ones(2))\nelse: dist.broadcast(torch.ones(5), 0)"
     )
-    assert "the ranks are in different collectives: rank 0: all_reduce #2 of 2; rank 1: broadcast #2 of 5" in answer.text("stderr")
+    assert (
+        "the ranks are in different collectives: rank 0: all_reduce #2 of 2; rank 1: broadcast #2 of 5"
+        in answer.text("stderr")
+    )
 
 
 def test_collectives_of_ddp_are_seen(kernel: Kernel) -> None:
@@ -44,7 +49,9 @@ def test_collectives_of_ddp_are_seen(kernel: Kernel) -> None:
 
 
 def test_a_long_epoch_is_no_hang(kernel: Kernel) -> None:
-    answer = kernel.ok(f"%%accelerate -n 2 --hang-after 0.5\n{GROUP}for _ in range(20):\n    time.sleep(0.1)\n    dist.all_reduce(torch.ones(1))")
+    answer = kernel.ok(
+        f"%%accelerate -n 2 --hang-after 0.5\n{GROUP}for _ in range(20):\n    time.sleep(0.1)\n    dist.all_reduce(torch.ones(1))"
+    )
     assert answer.text("stderr") == ""
 
 

@@ -31,7 +31,7 @@ def settled(kernel: Kernel) -> bool:
         ("os.abort()", "rank 1 was killed by SIGABRT"),
     ],
 )
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
+@pytest.mark.parametrize("method", ["zygote", "spawn", "fork"])
 def test_a_rank_that_dies_is_told_with_its_last_output(kernel: Kernel, method: str, fate: str, words: str) -> None:
     answer = kernel.run(
         f"%%accelerate -n 2 --start-method {method}\nimport os, time\nif os.environ['RANK'] == '1':\n"
@@ -72,7 +72,7 @@ def test_a_rank_that_raises_stops_one_that_waits_in_a_collective(kernel: Kernel)
         "ctypes.PyDLL(None).sleep(60)",
     ],
 )
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
+@pytest.mark.parametrize("method", ["zygote", "spawn", "fork"])
 def test_interrupt_ends_everything_soon(kernel: Kernel, method: str, stuck: str) -> None:
     cell = kernel.start(
         f"%%accelerate -n 2 --start-method {method}\nimport ctypes, os, time, torch, torch.distributed as dist\n"
@@ -117,7 +117,7 @@ def test_children_of_workers_end_with_them(kernel: Kernel) -> None:
     assert settled(kernel)
 
 
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
+@pytest.mark.parametrize("method", ["zygote", "spawn", "fork"])
 def test_a_killed_kernel_leaves_nothing_behind(method: str) -> None:
     with running_kernel() as kernel:
         kernel.ok("%load_ext nbaccel")

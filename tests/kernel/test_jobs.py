@@ -22,7 +22,9 @@ def collected(kernel: Kernel, message_ids: list[str], until: str, timeout_s: flo
 
 
 def test_output_of_a_background_job_goes_to_the_cell_that_started_it(kernel: Kernel) -> None:
-    first = kernel.start("%%accelerate -n 2 --background job\nimport time\nfor n in range(5):\n    print('tick', n)\n    time.sleep(0.2)\nprint('the end')")
+    first = kernel.start(
+        "%%accelerate -n 2 --background job\nimport time\nfor n in range(5):\n    print('tick', n)\n    time.sleep(0.2)\nprint('the end')"
+    )
     kernel.finish(first)
     second = kernel.start("print('mine')\njob.result(20)\nprint('mine again')")
     texts = collected(kernel, [first, second], "mine again")
@@ -32,7 +34,9 @@ def test_output_of_a_background_job_goes_to_the_cell_that_started_it(kernel: Ker
 
 
 def test_displays_of_a_background_job_go_there_too(kernel: Kernel) -> None:
-    first = kernel.start("%%accelerate -n 1 --background job\nfrom IPython.display import display\nimport time\ntime.sleep(0.5)\ndisplay({'text/plain': 'shown'}, raw=True)")
+    first = kernel.start(
+        "%%accelerate -n 1 --background job\nfrom IPython.display import display\nimport time\ntime.sleep(0.5)\ndisplay({'text/plain': 'shown'}, raw=True)"
+    )
     kernel.finish(first)
     second = kernel.start("job.result(20)")
     while True:
@@ -56,14 +60,22 @@ def test_a_submitted_function_is_a_future(kernel: Kernel) -> None:
     )
     assert kernel.value("job.done()") is False
     assert "TimeoutError" in kernel.run("job.result(0.01)").error
-    assert kernel.value("(job.result(20), job.done(), job.exception(), job.state, seen)") == ([2, 2], True, None, "done", ["done"])
+    assert kernel.value("(job.result(20), job.done(), job.exception(), job.state, seen)") == (
+        [2, 2],
+        True,
+        None,
+        "done",
+        ["done"],
+    )
     shown = kernel.ok("job").displays[0]
     assert "slow() on ranks 0 and 1, done" in shown["text/plain"]
     assert "Job" in shown["text/html"]
 
 
 def test_a_cancelled_job_says_so_and_leaves_nothing(kernel: Kernel) -> None:
-    kernel.ok("from concurrent.futures import CancelledError\njob = nbaccel.submit(time.sleep, (60,), num_processes=2)\ntime.sleep(0.3)")
+    kernel.ok(
+        "from concurrent.futures import CancelledError\njob = nbaccel.submit(time.sleep, (60,), num_processes=2)\ntime.sleep(0.3)"
+    )
     assert kernel.value("(job.cancel(), )") == (True,)
     assert "CancelledError" in kernel.run("job.result(10)").error
     assert kernel.value("(job.cancel(), job.cancelled(), job.state)") == (False, True, "stopped")
@@ -71,9 +83,13 @@ def test_a_cancelled_job_says_so_and_leaves_nothing(kernel: Kernel) -> None:
 
 
 def test_the_error_of_a_background_job_is_seen_in_its_cell_and_raised_by_result(kernel: Kernel) -> None:
-    first = kernel.start("%%accelerate -n 2 --background job\nimport time\ntime.sleep(0.3)\nraise ValueError('in the background')")
+    first = kernel.start(
+        "%%accelerate -n 2 --background job\nimport time\ntime.sleep(0.3)\nraise ValueError('in the background')"
+    )
     kernel.finish(first)
-    second = kernel.start("try: job.result(20)\nexcept Exception as error: print(type(error).__name__)\ntime.sleep(0.3)\nprint('over')")
+    second = kernel.start(
+        "try: job.result(20)\nexcept Exception as error: print(type(error).__name__)\ntime.sleep(0.3)\nprint('over')"
+    )
     texts = collected(kernel, [first, second], "over")
     assert "ValueError: in the background" in texts[first]
     assert "WorkerError" in texts[second]
@@ -81,7 +97,9 @@ def test_the_error_of_a_background_job_is_seen_in_its_cell_and_raised_by_result(
 
 def test_jobs_of_a_session_run_side_by_side_on_different_ranks(kernel: Kernel) -> None:
     kernel.ok("session = nbaccel.Session(2)\nstarted = time.monotonic()")
-    kernel.ok("jobs = [session.submit(time.sleep, (1.0,), ranks=rank) for rank in (0, 1)]\n[job.result(20) for job in jobs]")
+    kernel.ok(
+        "jobs = [session.submit(time.sleep, (1.0,), ranks=rank) for rank in (0, 1)]\n[job.result(20) for job in jobs]"
+    )
     assert kernel.value("time.monotonic() - started") < 1.8
     kernel.ok("jobs = [session.submit(lambda n: n, (n,)) for n in range(20)]")
     assert kernel.value("[job.result(20) for job in jobs]") == list(range(20))
@@ -128,7 +146,10 @@ def test_breakpoint_is_served(kernel: Kernel) -> None:
     ("code", "words"),
     [
         ("%%accelerate -n 1\ninput('name? ')", "EOFError: the notebook cannot be asked"),
-        ("%%accelerate -n 1\nimport threading\nerrors = []\ndef ask():\n    try: input()\n    except EOFError as e: errors.append(str(e))\nt = threading.Thread(target=ask); t.start(); t.join()\nraise ValueError(errors)", "works in the main thread"),
+        (
+            "%%accelerate -n 1\nimport threading\nerrors = []\ndef ask():\n    try: input()\n    except EOFError as e: errors.append(str(e))\nt = threading.Thread(target=ask); t.start(); t.join()\nraise ValueError(errors)",
+            "works in the main thread",
+        ),
     ],
 )
 def test_where_nobody_can_be_asked_input_is_a_clear_error(kernel: Kernel, code: str, words: str) -> None:
@@ -166,7 +187,9 @@ def test_progress_of_all_ranks_is_one_block(kernel: Kernel) -> None:
 
 
 def test_a_plain_progress_bar_stays_one_line(kernel: Kernel) -> None:
-    answer = kernel.ok("%%accelerate -n 2\nfrom tqdm import tqdm\nimport time\nfor _ in tqdm(range(50)): time.sleep(0.01)")
+    answer = kernel.ok(
+        "%%accelerate -n 2\nfrom tqdm import tqdm\nimport time\nfor _ in tqdm(range(50)): time.sleep(0.01)"
+    )
     assert "50/50" in answer.text("stderr")
     assert "[1]" not in answer.text("stderr").rpartition("\r")[0]
 
@@ -177,4 +200,4 @@ def test_print_plot_print_keeps_its_order_on_any_rank(kernel: Kernel) -> None:
         "    for n in range(3):\n        print('before', n)\n        plt.plot([n])\n        plt.show()\n        print('after', n)"
     )
     assert answer.order() == ["stream", "display_data"] * 3 + ["stream"]
-    assert answer.text() == "".join(f"[1] before {n}\n[1] after {n}\n" for n in range(3))
+    assert answer.text() == "".join(f"[1] before {n}\n[1]\n[1] after {n}\n" for n in range(3))

@@ -15,7 +15,7 @@ from test_faults import gone
 RUNNING = "nbaccel.notebook.session.running()"
 
 
-@pytest.fixture(scope="module", params=["zygote", "spawn"])
+@pytest.fixture(scope="module", params=["zygote", "spawn", "fork"])
 def session(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     with running_kernel() as kernel:
         kernel.ok("%load_ext nbaccel\nimport nbaccel")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from nbaccel.config import call_layer, resolve
 from nbaccel.launch.environment import worker_environ
-from nbaccel.launch.events import Text
+from nbaccel.launch.events import Rich, Text
 from nbaccel.launch.order import PATIENCE_S, Order
 from nbaccel.launch.output import HOLD_S, LONGEST_HOLD_S, policy_for
 from nbaccel.launch.stopping import INTERRUPT, Escalation
 from nbaccel.plan import Plan, Rendezvous
 from nbaccel.wire.marks import mark_bytes
+from nbaccel.wire.messages import Shown
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def test_at_the_end_everything_comes_out() -> None:
     assert order.finish() == [Text(1, "last"), Text(1, "\x1b")]
 
 
-def shown(pieces: list[tuple[int, str]]) -> str:
-    return "".join(text for _, text in pieces)
+def shown(pieces: list[tuple[int, str] | Rich]) -> str:
+    return "".join(f"<{piece.rank}>" if isinstance(piece, Rich) else piece[1] for piece in pieces)
 
 
 def test_main_shows_rank_0_alone() -> None:
@@ -85,6 +86,27 @@ def test_auto_does_not_wait_for_ever_while_rank_0_goes_on() -> None:
     policy.feed(0, 1, "mine 0\n", LONGEST_HOLD_S - 0.1)
     assert policy.tick(LONGEST_HOLD_S - 0.1) == []
     assert shown(policy.tick(LONGEST_HOLD_S)) == "[1] mine 1\n"
+
+
+def picture(data: str, kind: str = "display") -> Shown:
+    return Shown(kind, 0, {"image/png": data})
+
+
+def test_auto_shows_a_picture_that_all_ranks_draw_once() -> None:
+    policy = policy_for("auto")
+    out = (
+        policy.feed(1, 1, "before\n", 0.0) + policy.rich(1, picture("same"), 0.0) + policy.rich(1, picture("mine"), 0.0)
+    )
+    out += policy.feed(0, 1, "before\n", 0.1) + policy.rich(0, picture("same"), 0.1)
+    assert shown(out + policy.finish()) == "before\n<0>[1]\n<1>"
+
+
+def test_other_ranks_can_neither_clear_the_cell_nor_lose_their_value() -> None:
+    for mode in ("auto", "all", "main"):
+        assert policy_for(mode).rich(1, picture("", "clear"), 0.0) == []
+        assert shown(policy_for(mode).rich(1, picture("7", "result"), 0.0)) == "<1>"
+    assert policy_for("main").rich(1, picture("mine"), 0.0) == []
+    assert shown(policy_for("all").rich(1, picture("mine"), 0.0)) == "[1]\n<1>"
 
 
 def test_auto_counts_equal_lines() -> None:
