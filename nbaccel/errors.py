@@ -7,11 +7,13 @@
     ├── MissingExtraError (ImportError)  an optional package is needed
     ├── ShipError (TypeError)          a value cannot travel between the kernel and a worker
     ├── StateError (RuntimeError)      the right call at the wrong moment
-    └── RunError (RuntimeError)        a run on workers did not end well
-        ├── WorkerError                the user's code raised in a worker
-        ├── WorkerDiedError            a worker process ended without an answer
-        ├── LaunchError                worker processes could not be started
-        └── RunTimeoutError (TimeoutError)  the run took longer than its `timeout`
+    ├── RunError (RuntimeError)        a run on workers did not end well
+    │   ├── WorkerError                the user's code raised in a worker
+    │   ├── WorkerDiedError            a worker process ended without an answer
+    │   ├── LaunchError                worker processes could not be started
+    │   └── RunTimeoutError (TimeoutError)  the run took longer than its `timeout`
+    KeyboardInterrupt
+    └── RunInterrupted                 the user stopped a run
 
 Each message has three parts: what was written, what is possible, what to do now.
 """
@@ -19,13 +21,36 @@ Each message has three parts: what was written, what is possible, what to do now
 from __future__ import annotations
 
 import difflib
+import os
 import signal as signals
+import traceback
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
 class NbaccelError(Exception):
     """Base of all errors that nbaccel raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Lines that IPython shows: where the user called nbaccel, and what it has to say; not its own frames."""
+        return [*_called_at(self.__traceback__), f"{type(self).__name__}: {self}"]
+
+
+def _called_at(trace: types.TracebackType | None) -> list[str]:
+    """The user's own frames above nbaccel's, innermost last."""
+    lines = []
+    for frame in traceback.extract_tb(trace):
+        if _HOME in frame.filename:
+            break
+        if frame.line and "/IPython/core/" not in frame.filename and "run_cell_magic(" not in frame.line:
+            is_cell = "ipykernel_" in frame.filename or frame.filename.startswith("<")
+            where = "Cell" if is_cell else f"File {frame.filename}"
+            lines += [f"{where}, line {frame.lineno}, in {frame.name}", f"    {frame.line}"]
+    return lines
+
+
+_HOME = os.path.dirname(os.path.abspath(__file__))
 
 
 class ConfigError(NbaccelError, ValueError):
@@ -85,6 +110,17 @@ class RunError(NbaccelError, RuntimeError):
 
 class LaunchError(RunError):
     """Worker processes could not be started."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The user stopped a run; says where its ranks were."""
+
+    def __init__(self, places: Mapping[int, str] | None = None) -> None:
+        self.places = dict(places or {})
+        super().__init__("\n".join(["stopped", *(f"rank {rank} was at {self.places[rank]}" for rank in self.places)]))
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"KeyboardInterrupt: {self}"]
 
 
 class RunTimeoutError(RunError, TimeoutError):
@@ -152,7 +188,7 @@ class WorkerError(RunError):
 
     def _render_traceback_(self) -> list[str]:
         """Lines that IPython shows: the remote traceback is what helps, not the launcher's frames."""
-        hint = [f"(%debug opens the debugger on rank {self.rank})"] if self.of_session else []
+        hint = [f"(%accelerate debug {self.rank} opens the debugger there)"] if self.of_session else []
         return [*self.first.traceback, *self._headlines(), *hint]
 
 

@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import groupby
 
-HEAD_LINES = 2_000
+HEAD_LINES = 500
 HEAD_CHARACTERS = 512 << 10
-TAIL_LINES = 200
+TAIL_LINES = 100
 TAIL_CHARACTERS = 64 << 10
 
 Pieces = list[tuple[int, str]]

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nbaccel.errors import name_ranks
+from nbaccel.launch.run import Run
 from nbaccel.launch.worker import Worker
 from nbaccel.wire.messages import Collective, Examine, Examined
 
 _PATIENCE_S = 1.0
 _MOST_FRAMES = 6
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$')
-_MACHINERY = ("/nbaccel/worker/", "/IPython/core/", "c10d_logger.py")
+_MACHINERY = ("/nbaccel/", "/IPython/core/", "/torch/distributed/", "/torch/utils/_contextlib.py")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Frame:
         """In one line, with its source where that is known."""
         lines = sources.get(self.file) or linecache.getlines(self.file)
         source = lines[self.line - 1].strip() if 0 < self.line <= len(lines) else ""
-        return f"{_short(self.file)}:{self.line} in {self.name}{f':  {source}' if source else ''}"
+        return f"{_short(self.file)}, line {self.line}, in {self.name}{f':  {source}' if source else ''}"
 
 
 def _short(file: str) -> str:
@@ -70,12 +71,14 @@ class RankReport:
         frames: the user's part of its main thread's stack, innermost first; empty when it runs nothing.
         examined: its collectives; None when its interpreter did not answer.
         busy: whether it runs something.
+        finished: whether it has done its part of what others still run.
     """
 
     rank: int
     frames: tuple[Frame, ...]
     examined: Examined | None
     busy: bool = True
+    finished: bool = False
 
     def waits(self) -> Collective | None:
         """The collective that it has waited in longest."""
@@ -114,14 +117,17 @@ class Report:
         said = f"{name_ranks(list(here))} wait{'s' if len(here) == 1 else ''} in {_named(wait)}"
         if not missing:
             return [f"{said}: it is slow, or the connection is lost"]
-        return [f"{said}; {name_ranks(missing)} {'has' if len(missing) == 1 else 'have'} not called it"]
+        have = "has" if len(missing) == 1 else "have"
+        if all(rank.finished for rank in self.ranks if rank.rank in missing):
+            return [f"{said}; {name_ranks(missing)} {have} finished without calling it"]
+        return [f"{said}; {name_ranks(missing)} {have} not called it"]
 
     def _doing(self, rank: RankReport) -> str:
         wait = rank.waits()
         if wait is not None:
             return f"waits in {_named(wait)} for {wait.waited_s:.0f} s"
         if not rank.busy:
-            return "is idle"
+            return "has finished" if rank.finished else "is idle"
         if rank.examined is None:
             return "is in C code that holds the interpreter" if rank.frames else "does not answer"
         last = max(rank.examined.completed.values(), default=0)
@@ -136,9 +142,10 @@ def _named(wait: Collective) -> str:
 class Examination:
     """Asks all ranks, and waits a moment for what they answer. Belongs to the team's thread."""
 
-    def __init__(self, workers: Sequence[Worker], busy: Mapping[int, object], now: float) -> None:
+    def __init__(self, workers: Sequence[Worker], busy: Mapping[int, Run], now: float) -> None:
         self._workers = [worker for worker in workers if not worker.exited]
-        self._busy = frozenset(busy)
+        self._finished = frozenset(rank for rank, run in busy.items() if run.answered(rank))
+        self._busy = frozenset(busy) - self._finished
         self._deadline = now + _PATIENCE_S
         self._examined: dict[int, Examined] = {}
         self._seen: dict[int, str] = {}
@@ -164,6 +171,7 @@ class Examination:
                 frames=tuple(user_frames(worker.stacks())) if worker.rank in self._busy else (),
                 examined=self._examined.get(worker.rank),
                 busy=worker.rank in self._busy,
+                finished=worker.rank in self._finished,
             )
             for worker in self._workers
         )

@@ -42,6 +42,8 @@ def worker_environ(
         "MASTER_PORT": str(address[1]),
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
         "OMP_NUM_THREADS": str(plan.threads_per_worker),
+        # connections are cut on purpose after an interrupt: its warnings would be pages of C++ frames
+        "TORCH_CPP_LOG_LEVEL": base.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
     }
     if plan.rendezvous is None:
         environ |= _one_machine(base)

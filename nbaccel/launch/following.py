@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from nbaccel.launch.events import Bar, Event, Flood, Note, Question, Rich, Text
@@ -17,8 +17,8 @@ class Screen(Protocol):
     colors: str
     """IPython's colour scheme for tracebacks, empty for plain ones."""
 
-    def begin(self, main: int) -> None:
-        """A run begins; `main` is the rank that is shown as it is."""
+    def begin(self, ranks: Sequence[int]) -> None:
+        """A run begins on these ranks; the first one is shown as it is."""
 
     def text(self, stream: int, text: str) -> None:
         """Show text of standard output (1) or standard error (2)."""
@@ -38,6 +38,9 @@ class Screen(Protocol):
     def ask(self, rank: int, prompt: str, *, password: bool) -> str:
         """Ask the user. Raises EOFError, or IPython's StdinNotImplementedError, where nobody can be asked."""
 
+    def handle(self, job: Job) -> None:
+        """Show the handle of a job in the background, in its place; again when it is over."""
+
     def end(self) -> None:
         """The run is over, well or not."""
 
@@ -47,7 +50,7 @@ def follow(job: Job, screen: Screen) -> dict[int, Any]:
 
     Returns what each rank gave back. Raises what `Job.result` raises.
     """
-    screen.begin(job.ranks[0])
+    screen.begin(job.ranks)
     try:
         _show_all(job, screen)
     finally:
@@ -65,14 +68,16 @@ def follow_in_background(job: Job, screen: Screen, take: Callable[[Any], object]
         screen: where to show it; its error too, since nobody may ever ask for that.
         take: gets the result, if there is one.
     """
+    screen.handle(job)
     threading.Thread(target=_follow_quietly, args=(job, screen, take), name="nbaccel-follow", daemon=True).start()
 
 
 def _follow_quietly(job: Job, screen: Screen, take: Callable[[Any], object]) -> None:
-    screen.begin(job.ranks[0])
+    screen.begin(job.ranks)
     _show_until_end(job, screen)
     screen.end()
     error = None if job.cancelled() else job.exception()
+    screen.handle(job)
     if error is not None:
         screen.text(2, "\n".join(_rendered(error)) + "\n")
     elif not job.cancelled():

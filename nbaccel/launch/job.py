@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-from nbaccel.errors import CallError, RunError, name_ranks
+from nbaccel.errors import CallError, RunError, RunInterrupted, name_ranks
 from nbaccel.launch.call import Call
 from nbaccel.launch.events import Event
 from nbaccel.launch.feed import Feed
@@ -61,6 +61,7 @@ class Job:
         policy: Policy,
         *,
         keeps: bool = False,
+        counted: bool = True,
         select: Callable[[dict[int, Any]], Any] = lambda values: values,
     ) -> None:
         """A job that is not started yet.
@@ -70,9 +71,10 @@ class Job:
             ranks: on which ranks.
             policy: whose text is shown.
             keeps: whether its workers are worth keeping when it is stopped.
+            counted: whether it is a user's job; those have numbers.
             select: makes the result of what each rank gave back.
         """
-        self.number = next(_numbers)
+        self.number = next(_numbers) if counted else 0
         self.name, self.ranks = name, ranks
         self.feed = Feed(policy, self.number)
         self.run: Run | None = None
@@ -165,9 +167,9 @@ class Job:
 
     @property
     def state(self) -> str:
-        """`running`, `done`, `failed` or `stopped`."""
+        """`running`, `stopping`, `done`, `failed` or `stopped`."""
         if not self.done():
-            return "running"
+            return "stopping" if self._stops else "running"
         if self._stops or self._cancelled:
             return "stopped"
         return "failed" if self._problem is not None else "done"
@@ -185,10 +187,10 @@ class Job:
         return f"<Job {self.number}: {self.name} on {name_ranks(self.ranks)}, {self.state}, {self.elapsed_s:.1f} s>"
 
     def _repr_html_(self) -> str:
-        sign = {"running": "▶", "done": "✓", "failed": "✗", "stopped": "■"}[self.state]
+        sign = {"running": "▶", "stopping": "▶", "done": "✓", "failed": "✗", "stopped": "■"}[self.state]
         return (
             f"<div><b>{sign} Job {self.number}</b> <code>{html.escape(self.name)}</code> on "
-            f"{name_ranks(self.ranks)}: {self.state}, {self.elapsed_s:.1f} s</div>"
+            f"{name_ranks(self.ranks)}: {self.state}{f', {self.elapsed_s:.1f} s' if self.done() else ''}</div>"
         )
 
     # for those who run it
@@ -227,7 +229,7 @@ class Job:
         """It is over. Called by whoever runs it, in the thread that fills the feed."""
         self.feed.close()
         if self.run is not None and self.run.interrupted:
-            problem = CancelledError() if self._cancelled else KeyboardInterrupt()
+            problem = CancelledError() if self._cancelled else RunInterrupted(self.run.places())
         elif problem is None and self.run is not None:
             problem = self.run.error()
         self._problem = problem

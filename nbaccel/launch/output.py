@@ -54,11 +54,25 @@ class _Lines:
     def feed(self, text: str) -> list[str]:
         *lines, self._rest = (self._rest + text).split("\n")
         self._rest = self._rest[self._rest.rfind("\r") + 1 :] if "\r" in self._rest[:-1] else self._rest
-        return [line.rstrip("\r").rpartition("\r")[2] + "\n" for line in lines]
+        return [_last_state(line) for line in lines]
 
     def finish(self) -> list[str]:
         rest, self._rest = self._rest, ""
         return [f"{rest}\n"] if rest.strip() else []
+
+
+def _last_state(line: str) -> str:
+    """What is left of a line that a progress bar has overwritten."""
+    before, _, last = line.rstrip("\r").rpartition("\r")
+    return f"{_OVERWRITTEN if before else ''}{last}\n"
+
+
+_OVERWRITTEN = "\r"
+
+
+def _made(line: str) -> str:
+    """What two ranks' lines are compared by: of a progress bar not its times and rates."""
+    return line.partition("[")[0] if line.startswith(_OVERWRITTEN) else line
 
 
 class All(Policy):
@@ -92,7 +106,7 @@ class All(Policy):
         return shown
 
     def _others(self, rank: int, stream: int, lines: list[str], now: float) -> Shown:
-        return [(stream, self._label(rank) + line) for line in lines]
+        return [(stream, self._label(rank) + line.lstrip(_OVERWRITTEN)) for line in lines]
 
 
 class Auto(All):
@@ -135,7 +149,8 @@ class Auto(All):
         since = 0.0 if now == float("inf") else now
         for line in lines:
             if line.strip() and not self._is_echo(rank, line):
-                self._held.append((since, rank, line, [(stream, self._label(rank) + line)]))
+                shown = (stream, self._label(rank) + line.lstrip(_OVERWRITTEN))
+                self._held.append((since, rank, line, [shown]))
         return []
 
     def rich(self, rank: int, output: RichOutput, now: float) -> Shown:
@@ -153,16 +168,17 @@ class Auto(All):
 
     def _note(self, lines: list[str]) -> None:
         for line in lines:
-            self._recent.append(hash(line))
+            key = hash(_made(line))
+            self._recent.append(key)
             for unmatched in self._unmatched.values():
-                unmatched[hash(line)] += 1
+                unmatched[key] += 1
                 if len(unmatched) > _REMEMBERED_LINES:
                     del unmatched[next(iter(unmatched))]
 
     def _is_echo(self, rank: int, line: str) -> bool:
         """Whether rank 0 has printed this line once more than this rank; counts it as matched then."""
         unmatched = self._unmatched[rank] if rank in self._unmatched else self._first_seen(rank)
-        key = hash(line)
+        key = hash(_made(line))
         if key not in unmatched:
             return False
         unmatched[key] -= 1

@@ -94,6 +94,10 @@ class Run:
             WorkerError(failures, self.world_size or len(self.ranks), of_session=self.in_session) if failures else None
         )
 
+    def places(self) -> dict[int, str]:
+        """Where the code of each rank was when it was stopped, as far as they have told."""
+        return {rank: self.stopped[rank].place for rank in sorted(self.stopped) if self.stopped[rank].place}
+
     def parcels(self) -> dict[int, Parcel | None]:
         """What each rank sent back, by rank."""
         return {rank: self.done[rank].parcel for rank in sorted(self.done)}

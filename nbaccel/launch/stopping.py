@@ -12,7 +12,7 @@ INTERRUPT: Steps = ((0.0, signal.SIGINT), (1.0, signal.SIGTERM), (1.5, signal.SI
 """Python code gets a KeyboardInterrupt and a second to react; code that is stuck in C ends by the second signal."""
 FAILURE: Steps = ((0.25, signal.SIGINT), (0.5, signal.SIGTERM), (0.75, signal.SIGKILL))
 """The others first get a moment to fail of the same cause, so that equal errors are told as one."""
-INTERRUPT_KEEPING: Steps = ((0.0, signal.SIGINT), (1.75, signal.SIGTERM), (2.25, signal.SIGKILL))
+INTERRUPT_KEEPING: Steps = ((0.0, signal.SIGINT), (2.0, signal.SIGTERM), (2.4, signal.SIGKILL))
 """In a session, whose variables are worth some patience."""
 FAILURE_KEEPING: Steps = ((0.25, signal.SIGINT), (2.0, signal.SIGTERM), (2.5, signal.SIGKILL))
 GOODBYE: Steps = ((2.0, signal.SIGTERM), (2.5, signal.SIGKILL))

@@ -192,6 +192,7 @@ class Team:
         descriptors = run.call.parcel.descriptors()
         for rank in run.ranks:
             self.busy[rank] = self._last[rank] = run
+            self._worker(rank).last_output = ""
             self._worker(rank).send(replace(run.call.message(rank), keep=run.keep, number=run.number), descriptors)
 
     def _worker(self, rank: int) -> Worker:

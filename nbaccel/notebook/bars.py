@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from html import escape
 from typing import Any, cast
 
@@ -87,14 +87,21 @@ class Bars:
         num_forgotten: finished bars that are out of sight.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_ranks: int = 1) -> None:
+        """No bars yet.
+
+        Args:
+            num_ranks: of the job; with more than one, each row says whose it is, from the first one on.
+        """
         self.num_forgotten = 0
+        self._names_ranks = num_ranks > 1
+        self._widest: _Columns | None = None
         self._blocks: dict[int, _Block] = {}
 
     def update(self, rank: int, fields: Mapping[str, object]) -> None:
         """A rank's bar has moved; the fields are those of `runtime.progress`."""
         number = cast("int", fields["bar"])
-        block = self._blocks.setdefault(number, _Block({}))
+        block = self._blocks.setdefault(number, _Block({}, self._names_ranks))
         block.states[rank] = _State.of(fields)
         if block.is_gone():
             del self._blocks[number]
@@ -118,7 +125,10 @@ class Bars:
 
     def html(self) -> str:
         """All bars, in inline styles only; empty without bars."""
-        return "" if self.empty else _html(self._in_order(), self.num_forgotten)
+        if self.empty:
+            return ""
+        self._widest = _Columns.of(self._in_order(), self._widest)
+        return _html(self._in_order(), self.num_forgotten, self._widest)
 
     def text(self) -> str:
         """All bars, one line per rank; empty without bars."""
@@ -152,6 +162,7 @@ class _Block:
     """One bar of the code, as it is on each rank that has it."""
 
     states: dict[int, _State]
+    names_ranks: bool = False
 
     def is_finished(self) -> bool:
         return all(state.closed for state in self.states.values())
@@ -183,7 +194,7 @@ class _Block:
 
     def rows(self) -> list[_Row]:
         """What is shown of it, line by line."""
-        if len(self.states) == 1:
+        if len(self.states) == 1 and not self.names_ranks:
             return [_Row("", state) for state in self.states.values()]
         if self.is_crowded:
             return self._typical_rows()
@@ -263,8 +274,7 @@ _WIDEST_RATE = 20
 _PERCENT = 4.6
 
 
-def _html(blocks: list[_Block], num_forgotten: int) -> str:
-    columns = _Columns.of(blocks)
+def _html(blocks: list[_Block], num_forgotten: int, columns: _Columns) -> str:
     note = _line(columns, _earlier(num_forgotten), _QUIET) if num_forgotten else ""
     body = "".join(_block_html(block, columns) for block in blocks)
     return f'<div style="{_ROOT}"><table style="{_TABLE};{columns.limits}">{columns.html()}{note}{body}</table></div>'
@@ -281,16 +291,18 @@ class _Columns:
     has_postfix: bool
 
     @classmethod
-    def of(cls, blocks: list[_Block]) -> _Columns:
+    def of(cls, blocks: list[_Block], before: _Columns | None = None) -> _Columns:
+        """For these bars; never narrower than before, or bars that come and go would shift the others."""
         rows = [row for block in blocks for row in block.rows()]
         words = [_Words.of(row.state) for row in rows]
-        return cls(
+        now = cls(
             label=min(max(_width(label) for block in blocks for label in block.labels()), _WIDEST_LABEL),
             count=max(item.count_width for item in words),
             time=max(_width("00:00 < 00:00"), *(_width(item.time) for item in words)),
             rate=min(max(item.rate_width for item in words), _WIDEST_RATE),
             has_postfix=any(row.state.postfix for row in rows),
         )
+        return now if before is None else cls(*map(max, astuple(now), astuple(before)))
 
     @property
     def number(self) -> int:
@@ -312,7 +324,7 @@ class _Columns:
 
 def _block_html(block: _Block, columns: _Columns) -> str:
     lines = [_row_html(row, block, columns) for row in block.rows()]
-    if len(block.states) > 1 and (block.title or block.is_crowded):
+    if (len(block.states) > 1 or block.names_ranks) and (block.title or block.is_crowded):
         crowd = f' <span style="{_QUIET};font-weight:400">{len(block.states)} ranks</span>' if block.is_crowded else ""
         lines.insert(0, _line(columns, f"{escape(block.title)}{crowd}", "font-weight:600;padding-top:4px"))
     if block.is_crowded:

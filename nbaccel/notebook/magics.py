@@ -17,21 +17,18 @@ from nbaccel.launch.output import policy_for
 from nbaccel.machine import probe
 from nbaccel.notebook.flags import PROGRAM, Line, parse, parser
 from nbaccel.notebook.names import bound_names, used_names
-from nbaccel.notebook.screen import PlainScreen, origin_screen_for, screen_for
+from nbaccel.notebook.screen import PlainScreen, cell_number, origin_screen_for, screen_for
 from nbaccel.notebook.session import Session, current, running
 from nbaccel.plan import Plan, decide
 
 
-def run_cell(shell: Any, line: str, cell: str) -> Job | None:
+def run_cell(shell: Any, line: str, cell: str) -> None:
     """Run a cell on workers: those of the running session, else fresh ones.
 
     Args:
         shell: the kernel's IPython shell.
         line: what stands after `%%accelerate`.
         cell: the lines below.
-
-    Returns:
-        The job's handle if it runs in the background.
 
     Raises:
         UsageError: the line or the wish is wrong; one line that says what is possible.
@@ -41,14 +38,25 @@ def run_cell(shell: Any, line: str, cell: str) -> Job | None:
     words = parse(line)
     if words.wants_help:
         print(parser().format_help())
-        return None
+        return
+    if not _is_python(shell, line, cell):
+        return
     in_session = current() is not None and not words.fresh
     if words.ranks is not None and not in_session:
         raise UsageError(f"{PROGRAM}: --ranks chooses ranks of a session; %accelerate start -n 2 starts one.")
     job = _run_in_session(shell, words, line, cell) if in_session else _run_fresh(shell, words, line, cell)
     if words.background:
         shell.push({words.background: job})
-    return job if words.background is not None else None
+
+
+def _is_python(shell: Any, line: str, cell: str) -> bool:
+    """Whether the cell can be read; if not, that is shown as for any other cell."""
+    try:
+        ast.parse(shell.transform_cell(_numbered(line, cell)), filename=f"<cell [{cell_number(shell)}]>")
+    except SyntaxError:
+        shell.showsyntaxerror()
+        return False
+    return True
 
 
 def _run_fresh(shell: Any, words: Line, line: str, cell: str) -> Job | None:
@@ -59,10 +67,10 @@ def _run_fresh(shell: Any, words: Line, line: str, cell: str) -> Job | None:
         _names_to_send(shell, cell),
         words.outputs,
         launch.Wish(sync_models=sync),
-        execution_count=shell.execution_count,
+        execution_count=cell_number(shell),
         here=lambda: shell.run_cell(cell, store_history=False).raise_error(),
     )
-    name = f"cell [{shell.execution_count}]"
+    name = f"cell [{cell_number(shell)}]"
     if words.background is None:
         shell.push(launch.run(call, plan, resolved, screen_for(shell), name=name).get(0) or {})
         return None
@@ -138,11 +146,11 @@ def _flag(key: str) -> str:
 
 
 def _names_to_send(shell: Any, cell: str) -> Mapping[str, Any]:
-    """The notebook's names that the cell uses. Raises SyntaxError for a cell that is no Python.
+    """The notebook's names that the cell uses.
 
     What the cell most likely binds itself (the `file` of a `with`) stays here if it cannot be sent.
     """
-    tree = ast.parse(shell.transform_cell(cell), filename=f"<cell below {PROGRAM}>")
+    tree = ast.parse(shell.transform_cell(cell))
     known = [name for name in used_names(tree) if name in shell.user_ns and name not in shell.user_ns_hidden]
     own = bound_names(tree)
     return {name: shell.user_ns[name] for name in known if name not in own or launch.can_send(shell.user_ns[name])}

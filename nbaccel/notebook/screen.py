@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import getpass
 import html
+import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nbaccel.launch.events import Flood
+from nbaccel.launch.job import Job
 from nbaccel.wire.messages import Shown
 
 if TYPE_CHECKING:
@@ -26,16 +28,16 @@ class PlainScreen:
     colors = ""
 
     def __init__(self) -> None:
-        self._main = 0
+        self._main, self._ranks = 0, 1
 
     @cached_property
     def _bars(self) -> Bars:
         from nbaccel.notebook.bars import Bars  # tqdm, which it formats with, takes 50 ms: only where there are bars
 
-        return Bars()
+        return Bars(self._ranks)
 
-    def begin(self, main: int) -> None:
-        self._main = main
+    def begin(self, ranks: Sequence[int]) -> None:
+        self._main, self._ranks = ranks[0], len(ranks)
 
     def text(self, stream: int, text: str) -> None:
         target = sys.stdout if stream == 1 else sys.stderr
@@ -63,6 +65,9 @@ class PlainScreen:
     def ask(self, rank: int, prompt: str, *, password: bool) -> str:
         return getpass.getpass(prompt) if password else input(prompt)
 
+    def handle(self, job: Job) -> None:
+        """Whoever has it prints it."""
+
     def end(self) -> None:
         if "_bars" in vars(self):
             self._bars.finish()
@@ -72,6 +77,18 @@ class PlainScreen:
 
 def _left_out(news: Flood) -> str:
     return f"... {news.lines:,} lines are left out here; all that the ranks printed is in {news.path}"
+
+
+def _comparable(shown: Shown) -> str:
+    """What a value says, without where it lies in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(shown.data.get("text/plain")))
+
+
+def _note_html(text: str) -> str:
+    return (
+        '<pre style="margin: 0; padding-left: 8px; opacity: 0.8; white-space: pre-wrap; '
+        f'border-left: 3px solid var(--jp-warn-color1, #f57c00)">{html.escape(text)}</pre>'
+    )
 
 
 class CellScreen(PlainScreen):
@@ -108,7 +125,17 @@ class CellScreen(PlainScreen):
 
     def flood(self, news: Flood) -> None:
         said = _left_out(news) if news.over else f"{_left_out(news)}\n{news.last_line[:200]}"
-        self._show_live("flood", f'<pre style="opacity: 0.7">{html.escape(said)}</pre>', said)
+        self._show_live("flood", _note_html(said), said)
+
+    def note(self, text: str) -> None:
+        # a display, not text: it keeps its place among the text, and is no error
+        self._publish({"text/html": _note_html(text), "text/plain": f"nbaccel: {text}"}, {}, {}, update=False)
+
+    def ask(self, rank: int, prompt: str, *, password: bool) -> str:
+        return super().ask(rank, prompt if rank == self._main else f"[{rank}] {prompt}", password=password)
+
+    def handle(self, job: Job) -> None:
+        self._show_live("handle", job._repr_html_(), repr(job))
 
     def _show_live(self, what: str, markup: str, plain: str) -> None:
         """Show something that changes while the run goes on, in its place."""
@@ -125,9 +152,18 @@ class CellScreen(PlainScreen):
         if main is not None:
             self._publish(main.data, main.metadata, main.transient, update=False)
         for rank, shown in sorted(self._results.items()):
-            if main is None or shown.data.get("text/plain") != main.data.get("text/plain"):
-                self.text(1, f"[{rank}] {shown.data.get('text/plain')}\n")
+            if main is None or _comparable(shown) != _comparable(main):
+                self._publish_of(rank, shown)
         self._results.clear()
+
+    def _publish_of(self, rank: int, shown: Shown) -> None:
+        """The value of another rank: beside its label where it is only text, below it where it is more."""
+        plain = str(shown.data.get("text/plain"))
+        if shown.data.keys() == {"text/plain"}:
+            self.text(1, f"[{rank}] {plain}\n")
+        else:
+            self.text(1, f"[{rank}]\n")
+            self._publish(shown.data, shown.metadata, shown.transient, update=False)
 
     def _clear(self, *, wait: bool) -> None:
         self._shell.display_pub.clear_output(wait=wait)
@@ -174,6 +210,11 @@ def current_shell() -> Any:
     """The running IPython shell, None outside IPython; never imports it."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+
+
+def cell_number(shell: Any) -> int:
+    """The number that the running cell has in the notebook; IPython's own count is one ahead in some versions."""
+    return max(0, len(shell.user_ns.get("In", ())) - 1) if shell is not None else 0
 
 
 def screen_for(shell: Any) -> PlainScreen:

@@ -17,7 +17,7 @@ from nbaccel.launch.output import policy_for
 from nbaccel.launch.session import LiveSession
 from nbaccel.machine import probe
 from nbaccel.notebook.launcher import resolve_call
-from nbaccel.notebook.screen import current_shell, origin_screen_for, screen_for
+from nbaccel.notebook.screen import cell_number, current_shell, origin_screen_for, screen_for
 from nbaccel.notebook.status import Status
 from nbaccel.plan import Plan, decide
 from nbaccel.wire.codec import needs_of
@@ -72,7 +72,7 @@ class Session:
             raise
 
     def _wait_until_ready(self) -> None:
-        self._follow(self._submit(self._cell("", (), (), self.ranks), "start", self.ranks))
+        self._follow(self._submit(self._cell("", (), (), self.ranks), "start", self.ranks, counted=False))
 
     def __enter__(self) -> Session:
         return self
@@ -157,7 +157,7 @@ class Session:
             output: whose text is shown; left out: as the session's.
             timeout: seconds after which it is stopped; left out: as the session's.
         """
-        name = f"cell [{self._shell.execution_count}]" if self._shell is not None else "cell"
+        name = f"cell [{cell_number(self._shell)}]"
         return self._submit(
             self._cell(source, used, outputs, ranks),
             name,
@@ -177,10 +177,11 @@ class Session:
         all_values: bool = False,
     ) -> tuple[Call, Sending]:
         sending, needs = self._sending(used, ranks)
-        count = self._shell.execution_count if self._shell is not None else 0
         wish = Wish(ranks[0], all_values, self._live.resolved.config.sync_models)
         names = self._values(sending)
-        call = cell_call(source, names, outputs, wish, execution_count=count, here=lambda: None, by_name=True)
+        call = cell_call(
+            source, names, outputs, wish, execution_count=cell_number(self._shell), here=lambda: None, by_name=True
+        )
         self._live.ledger.note_sent(sending, self._namespace(), needs, ranks)
         return call, sending
 
@@ -213,7 +214,7 @@ class Session:
         ledger.note_sent(forced, namespace, needs, chosen)
         for rank in chosen:
             ledger.note_bound(rank, values, ())
-        self._follow(self._submit((call, needed), "push", chosen))
+        self._follow(self._submit((call, needed), "push", chosen, counted=False))
 
     def pull(self, *names: str, ranks: int | Iterable[int] | None = None) -> dict[int, dict[str, Any]]:
         """The values of workers' names, by rank.
@@ -229,7 +230,7 @@ class Session:
                 raise CallError(
                     f"{name_ranks(lacking)} {_have(lacking)} no name {name!r}{_hint(name, ledger.there())}."
                 )
-        job = self._submit(self._cell("", (), names, chosen, all_values=True), "pull", chosen)
+        job = self._submit(self._cell("", (), names, chosen, all_values=True), "pull", chosen, counted=False)
         self._follow(job)
         return job.values()
 
@@ -343,7 +344,7 @@ class Session:
         config = self._live.resolved.config
         select = options.get("select") or (lambda values: values)
         policy = policy_for(options.get("output") or config.output, main=ranks[0])
-        job = Job(name, ranks, policy, keeps=True, select=select)
+        job = Job(name, ranks, policy, keeps=True, counted=options.get("counted", True), select=select)
         for replaced in sending.replaced:
             job.feed.note(
                 f"`{replaced}`, which workers had bound themselves, is replaced by the notebook's newer value."
@@ -370,7 +371,7 @@ def _started(resolved: Resolved, plan: Plan, colors: str) -> LiveSession:
 
 def _hint(name: str, possible: Iterable[str]) -> str:
     meant = nearest(name, possible)
-    return f"; did you mean {meant!r}?" if meant else ""
+    return f" (did you mean {meant!r}?)" if meant else ""
 
 
 def _have(ranks: Sequence[int]) -> str:

@@ -274,6 +274,7 @@ class Failed:
         distributed: true for an error of torch.distributed, which often only follows from another rank's failure.
         interrupted: true for a KeyboardInterrupt.
         names: what the code changed before it failed.
+        place: the line of the user's code that ran last: `line 5:  time.sleep(600)`.
     """
 
     mark: int
@@ -285,6 +286,7 @@ class Failed:
     distributed: bool
     interrupted: bool
     names: Names = Names()
+    place: str = ""
 
 
 @dataclass(frozen=True)

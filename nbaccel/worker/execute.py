@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from nbaccel.wire.messages import Failed, RunCell, RunFunction
 from nbaccel.wire.outcome import encode_outcome
 from nbaccel.wire.parcel import Parcel
 from nbaccel.worker.interrupts import InterruptGate
-from nbaccel.worker.shell import WorkerShell
+from nbaccel.worker.shell import WorkerShell, last_place, user_frames
 
 
 @dataclass
@@ -98,12 +99,19 @@ def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
         mark=0,
         type_name=f"{prefix}{kind.__qualname__}",
         message=str(error),
-        traceback=shell.traceback_of(error, colors or "nocolor"),
+        traceback=_rendered(error, shell, colors),
         time_s=now,
         exception=_encoded(error),
         distributed=_is_distributed(error),
         interrupted=isinstance(error, KeyboardInterrupt),
+        place=last_place(error),
     )
+
+
+def _rendered(error: BaseException, shell: WorkerShell, colors: str) -> tuple[str, ...]:
+    if isinstance(error, KeyboardInterrupt):  # seldom seen, and the Stop button should not wait for fine rendering
+        return tuple(line.rstrip() for line in traceback.format_exception(type(error), error, user_frames(error)))
+    return shell.traceback_of(error, colors or "nocolor")
 
 
 def _encoded(error: BaseException) -> Parcel | None:

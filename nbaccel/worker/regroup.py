@@ -55,12 +55,18 @@ class Group:
         """
         dist = _initialized()
         if dist is None:
-            return ("", 0) if any(store.num_keys() > self._clean_keys for store in self._stores) else None
+            return ("", 0) if any(map(self._is_used_up, self._stores)) else None
         group = dist.distributed_c10d._get_default_group()
         try:
             return str(dist.get_backend()), int(group._get_sequence_number_for_group())
         except RuntimeError:  # a backend that does not count
             return str(dist.get_backend()), 0
+
+    def _is_used_up(self, store: Any) -> bool:
+        try:
+            return bool(store.num_keys() > self._clean_keys)
+        except RuntimeError:  # its connection was cut by an interrupt
+            return True
 
     def regroup(self, message: Regroup, descriptors: Sequence[int]) -> None:
         """Leave the old group, whatever it is stuck in, and form a new one if all ranks had one."""

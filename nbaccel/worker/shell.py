@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 import types
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,15 @@ def user_frames(error: BaseException) -> types.TracebackType | None:
     while trace is not None and _is_machinery(trace.tb_frame.f_globals.get("__name__", "")):
         trace = trace.tb_next
     return trace or error.__traceback__
+
+
+def last_place(error: BaseException) -> str:
+    """The innermost line of the notebook's code that an error passed through, with its source."""
+    found = ""
+    for frame in traceback.extract_tb(user_frames(error)):
+        if frame.filename.startswith("<ipython-input-") or "ipykernel_" in frame.filename or not found:
+            found = f"line {frame.lineno}:  {frame.line}"
+    return found
 
 
 def _is_machinery(module: str) -> bool:

@@ -39,6 +39,11 @@ class Answer:
     def displays(self) -> list[dict[str, Any]]:
         return [o["content"]["data"] for o in self.outputs if o["type"] in ("display_data", "execute_result")]
 
+    def notes(self) -> str:
+        """What nbaccel itself has said in the cell."""
+        shown = [o["content"]["data"].get("text/plain", "") for o in self.outputs if o["type"] == "display_data"]
+        return "\n".join(text for text in shown if text.startswith("nbaccel: "))
+
     def order(self) -> list[str]:
         """Kinds of output, neighbours of one kind merged."""
         kinds: list[str] = []

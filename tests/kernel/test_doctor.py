@@ -11,7 +11,7 @@ def test_a_rank_that_skips_a_barrier_is_named_and_the_run_goes_on(kernel: Kernel
     answer = kernel.ok(
         f"%%accelerate -n 2 --hang-after 1\n{GROUP}if rank == 1: time.sleep(4)\ndist.barrier()\nprint('over')"
     )
-    said = answer.text("stderr")
+    said = answer.notes()
     assert "rank 0 waits in barrier #2; rank 1 has not called it" in said
     assert "time.sleep(4)" in said
     assert said.count("has not called it") == 1
@@ -22,7 +22,7 @@ def test_a_rank_that_holds_the_interpreter_in_c_is_named_with_its_stack(kernel: 
     answer = kernel.run(
         f"%%accelerate -n 2 --hang-after 1 --timeout 6\n{GROUP}def stuck(): sum(range(10**12))\nif rank == 1: stuck()\ndist.all_reduce(torch.ones(3))"
     )
-    said = answer.text("stderr")
+    said = answer.notes()
     assert "rank 0 waits in all_reduce #2 of 3; rank 1 has not called it" in said
     assert "rank 1 is in C code that holds the interpreter" in said
     assert "in stuck" in said
@@ -36,7 +36,7 @@ def test_ranks_in_different_collectives_are_told_apart(kernel: Kernel) -> None:
     )
     assert (
         "the ranks are in different collectives: rank 0: all_reduce #2 of 2; rank 1: broadcast #2 of 5"
-        in answer.text("stderr")
+        in answer.notes()
     )
 
 
@@ -45,14 +45,14 @@ def test_collectives_of_ddp_are_seen(kernel: Kernel) -> None:
         f"%%accelerate -n 2 --hang-after 1 --timeout 5\n{GROUP}model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))\n"
         "out = model(torch.ones(1, 2)).sum()\nif rank == 0: out.backward()\nelse: time.sleep(60)"
     )
-    assert "rank 1 has not called it" in answer.text("stderr")
+    assert "rank 1 has not called it" in answer.notes()
 
 
 def test_a_long_epoch_is_no_hang(kernel: Kernel) -> None:
     answer = kernel.ok(
         f"%%accelerate -n 2 --hang-after 0.5\n{GROUP}for _ in range(20):\n    time.sleep(0.1)\n    dist.all_reduce(torch.ones(1))"
     )
-    assert answer.text("stderr") == ""
+    assert answer.notes() == ""
 
 
 def test_stacks_at_any_time(kernel: Kernel) -> None:

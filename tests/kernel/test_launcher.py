@@ -257,7 +257,7 @@ def test_restarts_tell_the_attempt(kernel: Kernel) -> None:
     )
     answer = kernel.ok("print(notebook_launcher(flaky, num_processes=2, max_restarts=2))")
     assert answer.text() == "2\n"
-    assert re.search(r"attempt 1 of 3 failed \(ranks? .* of 2 failed: RuntimeError: not yet\)", answer.text("stderr"))
+    assert re.search(r"attempt 1 of 3 failed \(ranks? .* of 2 failed: RuntimeError: not yet\)", answer.notes())
 
 
 def test_labels_of_other_ranks_can_be_chosen(kernel: Kernel) -> None:

@@ -73,9 +73,7 @@ def test_what_the_workers_have_bound_is_theirs_until_the_notebook_binds_it_anew(
     session.ok("lr = 0.2")
     answer = session.ok("%%accelerate\nprint(lr)")
     assert answer.text() == "0.2\n"
-    assert "`lr`, which workers had bound themselves, is replaced by the notebook's newer value" in answer.text(
-        "stderr"
-    )
+    assert "`lr`, which workers had bound themselves, is replaced by the notebook's newer value" in answer.notes()
 
 
 def test_changes_inside_an_object_need_a_push(session: Kernel) -> None:

@@ -122,7 +122,7 @@ def test_a_rank_that_dies_is_told_and_the_session_starts_afresh(session: Kernel,
     answer = session.run(f"%%accelerate\nif rank == 1:\n    print('almost there')\n    {fate}\ntime.sleep(60)")
     assert words in answer.error
     assert "almost there" in answer.error
-    assert "the variables of its workers are gone" in answer.text("stderr")
+    assert "the variables of its workers are gone" in answer.notes()
     assert session.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
 
 
