@@ -107,6 +107,12 @@ class Ledger:
             for rank in ranks:
                 self._there[rank].add(name)
 
+    def note_lost(self, rank: int, names: Iterable[str]) -> None:
+        """These names did not arrive at a rank: what it has of them is not known."""
+        for name in names:
+            self._sent.pop(name, None)
+            self._there[rank].discard(name)
+
     def note_same(self, names: Mapping[str, object]) -> None:
         """After a pull or a push: the kernel's objects and the workers' are the same."""
         for name, value in names.items():

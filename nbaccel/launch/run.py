@@ -23,6 +23,7 @@ class Run:
         feed: takes what they print and draw.
         timeout_s: seconds after which it is stopped.
         keep: names that the workers keep if they have them (see `RunFunction`).
+        names: names of the notebook that come along.
         in_session: whether its workers go on living.
         world_size: ranks of the team; 0 if all of them take part.
         on_end: called once, by the thread that watches over the workers.
@@ -45,6 +46,7 @@ class Run:
     feed: Feed
     timeout_s: float | None = None
     keep: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
     in_session: bool = False
     world_size: int = 0
     on_end: Callable[[Run], None] = lambda run: None

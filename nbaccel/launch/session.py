@@ -14,7 +14,7 @@ from nbaccel.errors import LaunchError, StateError
 from nbaccel.launch.call import Call
 from nbaccel.launch.doctor import Report
 from nbaccel.launch.job import Job
-from nbaccel.launch.ledger import Ledger
+from nbaccel.launch.ledger import Ledger, Sending
 from nbaccel.launch.run import Run
 from nbaccel.launch.starter import STARTERS, Starter
 from nbaccel.launch.starting import Surroundings, rendezvous, start_workers
@@ -86,14 +86,20 @@ class LiveSession:
 
     # running
 
-    def submit(self, job: Job, call: Call, keep: frozenset[str] = frozenset(), timeout_s: float | None = None) -> None:
+    def submit(self, job: Job, call: Call, sending: Sending, timeout_s: float | None = None) -> None:
         """Run a call on the job's ranks, when they are free.
 
+        Args:
+            job: the handle on it.
+            call: what to run.
+            sending: the names that come along.
+            timeout_s: seconds after which it is stopped.
+
         Raises:
-            StateError: the session has ended.
+            StateError: the session has ended. LaunchError: its workers did not start.
         """
         run = Run(
-            call, job.ranks, job.feed, timeout_s, keep,
+            call, job.ranks, job.feed, timeout_s, sending.keep, sending.names,
             in_session=True, world_size=self.plan.world_size, on_end=self._note_end,
         )  # fmt: skip
         with self._lock:
@@ -103,6 +109,8 @@ class LiveSession:
         if not accepted:
             del self._jobs[run]
             call.close()
+            if not self.closed and team.never_began():
+                raise self._early_end()
             raise StateError(f"this session has ended{self._epitaph()}. Start another one.")
         job.attach(team, run)
 
@@ -114,6 +122,9 @@ class LiveSession:
         answers: dict[int, Done | Failed] = {**run.stopped, **run.failed, **run.done}
         for rank, answer in answers.items():
             self.ledger.note_bound(rank, answer.names.bound, answer.names.unbound)
+        for rank in run.ranks:
+            if rank not in answers or not answers[rank].names.arrived:
+                self.ledger.note_lost(rank, run.names)
         job = self._jobs.pop(run)
         if not run.all_answered and not run.interrupted and run.error() is None:
             run.reason = self._early_end()

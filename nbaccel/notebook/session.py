@@ -23,6 +23,9 @@ from nbaccel.plan import Plan, decide
 from nbaccel.wire.codec import needs_of
 from nbaccel.wire.companions import settle_into
 
+Made = tuple[Call, Sending, frozenset[str]]
+"""A call, the names that come along, and what these need."""
+
 
 class Session:
     """Workers that keep their variables and their process group from one call to the next.
@@ -131,9 +134,8 @@ class Session:
         wish = Wish(ranks[0], return_all, self._live.resolved.config.sync_models)
         call = function_call(function, args, kwargs, wish, names)
         name = f"{getattr(function, '__name__', type(function).__name__)}()"
-        self._live.ledger.note_sent(sending, self._namespace(), needs, ranks)
         select = lambda values: results_of(values, return_all=True) if return_all else values.get(ranks[0])  # noqa: E731
-        return self._submit((call, sending), name, ranks, select=select)
+        return self._submit((call, sending, needs), name, ranks, select=select)
 
     # cells
 
@@ -175,15 +177,14 @@ class Session:
         ranks: tuple[int, ...],
         *,
         all_values: bool = False,
-    ) -> tuple[Call, Sending]:
+    ) -> Made:
         sending, needs = self._sending(used, ranks)
         wish = Wish(ranks[0], all_values, self._live.resolved.config.sync_models)
         names = self._values(sending)
         call = cell_call(
             source, names, outputs, wish, execution_count=cell_number(self._shell), here=lambda: None, by_name=True
         )
-        self._live.ledger.note_sent(sending, self._namespace(), needs, ranks)
-        return call, sending
+        return call, sending, needs
 
     # names
 
@@ -209,12 +210,10 @@ class Session:
             here=lambda: None,
             by_name=True,
         )
-        ledger = self._live.ledger
         forced = Sending((*needed.names, *names), needed.keep, ())
-        ledger.note_sent(forced, namespace, needs, chosen)
+        self._follow(self._submit((call, forced, needs), "push", chosen, counted=False))
         for rank in chosen:
-            ledger.note_bound(rank, values, ())
-        self._follow(self._submit((call, needed), "push", chosen, counted=False))
+            self._live.ledger.note_bound(rank, values, ())
 
     def pull(self, *names: str, ranks: int | Iterable[int] | None = None) -> dict[int, dict[str, Any]]:
         """The values of workers' names, by rank.
@@ -339,8 +338,8 @@ class Session:
                 return sending, needs
             wanted |= dict.fromkeys(more)
 
-    def _submit(self, made: tuple[Call, Sending], name: str, ranks: tuple[int, ...], **options: Any) -> Job:
-        call, sending = made
+    def _submit(self, made: Made, name: str, ranks: tuple[int, ...], **options: Any) -> Job:
+        call, sending, needs = made
         config = self._live.resolved.config
         select = options.get("select") or (lambda values: values)
         policy = policy_for(options.get("output") or config.output, main=ranks[0])
@@ -354,7 +353,8 @@ class Session:
             job.feed.note(heavy)
         late = origin_screen_for(self._shell)
         job.feed.show_late(lambda event: launch.show(event, job, late))
-        self._live.submit(job, call, sending.keep, options.get("timeout") or config.timeout)
+        self._live.ledger.note_sent(sending, self._namespace(), needs, ranks)
+        self._live.submit(job, call, sending, options.get("timeout") or config.timeout)
         return job
 
     def _follow(self, job: Job) -> None:

@@ -244,11 +244,13 @@ class Names:
         unbound: names that are gone.
         group: backend of the default process group and how many collectives it has seen; None without one, an empty
             backend where one has left its traces in the store.
+        arrived: whether the names that came with the run are there.
     """
 
     bound: tuple[str, ...] = ()
     unbound: tuple[str, ...] = ()
     group: tuple[str, int] | None = None
+    arrived: bool = True
 
 
 @dataclass(frozen=True)

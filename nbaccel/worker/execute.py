@@ -22,17 +22,22 @@ from nbaccel.worker.shell import WorkerShell, last_place, user_frames
 
 @dataclass
 class Executor:
-    """Runs what the kernel sends, on this worker's user namespace."""
+    """Runs what the kernel sends, on this worker's user namespace.
+
+    Attributes:
+        arrived: whether the names of the last run have been unpacked and bound.
+    """
 
     shell: WorkerShell
     gate: InterruptGate
+    arrived: bool = False
     _before: Mapping[str, int] = field(default_factory=dict)
 
     def run_function(self, message: RunFunction) -> Encoded | None:
         """Call the function. Returns what must be sent back, None when nothing. Raises what the function raises."""
         (function, args, kwargs, names), modules = self._unpack(message.parcel, message.keep)
         self._bind(names, message.keep)
-        self._before = self._identities()
+        self._before, self.arrived = self._identities(), True
         with self.gate.user_code():
             value = function(*args, **kwargs)
             if inspect.iscoroutine(value):
@@ -47,7 +52,7 @@ class Executor:
         """Run the cell. Returns the asked names' values by name. Raises what the cell raises."""
         names, modules = self._unpack(message.parcel, message.keep)
         self._bind(names, message.keep)
-        self._before = self._identities()
+        self._before, self.arrived = self._identities(), True
         self.shell.execution_count = message.execution_count
         with self.gate.user_code():
             result = self.shell.run_cell(message.source, store_history=False)
@@ -58,6 +63,7 @@ class Executor:
         return self._answer(values, "the outputs", bool(message.outputs), modules, message.wants_models)
 
     def _unpack(self, parcel: Parcel, keep: frozenset[str]) -> tuple[Any, Arrived]:
+        self._before, self.arrived = self._identities(), False
         value, companions = decode(parcel, self.shell.user_ns)
         self._bind(companions.definitions, keep)
         return value, Arrived(companions)

@@ -32,12 +32,18 @@ class InterruptGate:
         """Whether the user's code runs, and no message is being written."""
         return self._open
 
+    def forget(self) -> None:
+        """A new run has come: an interrupt that came too late for the one before it belongs to nothing."""
+        self._pending = False
+
     @contextmanager
     def user_code(self) -> Iterator[None]:
-        """The gate is open inside; an interrupt from before belongs to nothing and is dropped."""
-        self._pending = False
-        self._open = True
+        """The gate is open inside; an interrupt that came while the run was unpacked is raised at once."""
         try:
+            self._open = True
+            if self._pending:
+                self._pending = False
+                raise KeyboardInterrupt
             yield
         finally:
             self._open = False

@@ -40,6 +40,7 @@ class Server:
         self._shell = make_shell()
         self._shell.connect(self._show)
         self._executor = Executor(self._shell, gate)
+        self._gate, self._has_run = gate, False
         self._asker = Asker(channel, gate, self._outbox)
 
     def serve(self) -> None:
@@ -62,6 +63,9 @@ class Server:
         return postponed.pop(0) if postponed else self._channel.receive()
 
     def _run(self, message: RunFunction | RunCell, descriptors: list[int]) -> None:
+        if self._has_run:
+            self._gate.forget()
+        self._has_run = True
         if self._spec.stays:  # a group that this run forms must not meet what an earlier one left in the store
             os.environ["TORCHELASTIC_RESTART_COUNT"] = str(message.number)
         progress.connect(self._show_progress)
@@ -91,7 +95,7 @@ class Server:
         if not self._spec.stays:
             return Names()
         bound, unbound = self._executor.changes()
-        return Names(bound, unbound, self._group.state())
+        return Names(bound, unbound, self._group.state(), arrived=self._executor.arrived)
 
     def _regroup(self, message: Regroup, descriptors: list[int]) -> None:
         problem = ""

@@ -66,6 +66,28 @@ def test_variables_survive_an_interrupt_and_the_next_all_reduce_is_right(session
     assert session.ok("%%accelerate\nprint(kept)").text() == "kept\n"
 
 
+def test_an_interrupt_while_names_are_unpacked_is_not_lost(session: Kernel) -> None:
+    session.ok(
+        "import time\nclass Slow:\n    def __setstate__(self, state): time.sleep(1.0)\nslow = Slow()\nslow.x = 1"
+    )
+    running = session.start("%%accelerate\nslow\nfor _ in range(100): time.sleep(0.1)")
+    time.sleep(0.6)
+    session.manager.interrupt_kernel()
+    assert "KeyboardInterrupt" in session.finish(running).error
+    assert session.ok("%%accelerate\nprint(kept)").text() == "kept\n"
+
+
+def test_names_that_did_not_arrive_are_sent_again(session: Kernel) -> None:
+    session.ok(
+        "import os, tempfile\nflag = tempfile.mktemp()\ndef arrive(flag):\n"
+        "    if not os.path.exists(flag): raise OSError('not yet')\n    return 'here'\n"
+        "class Late:\n    def __reduce__(self): return arrive, (flag,)\nlate = Late()"
+    )
+    assert "not yet" in session.run("%%accelerate\nprint(late)").error
+    session.ok("open(flag, 'w').close()")
+    assert session.ok("%%accelerate\nprint(late)").text() == "here\n"
+
+
 def test_a_rank_stuck_in_c_costs_the_variables_and_the_session_goes_on(session: Kernel) -> None:
     stuck = "sum(range(10**12)) if rank == 1 else dist.all_reduce(torch.ones(1))"
     assert interrupted(session, stuck) < 6
