@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Whom = TypeVar("Whom")
 
 Steps = tuple[tuple[float, signal.Signals], ...]
 """Seconds after the decision, and the signal that is due then."""
@@ -39,3 +43,44 @@ class Escalation:
     def next_at(self) -> float | None:
         """Time of the next signal."""
         return self.since + self.steps[self._sent][0] if self._sent < len(self.steps) else None
+
+
+@dataclass(frozen=True)
+class Press(Generic[Whom]):
+    """Signals for some ranks, as time goes on; `whom` is the run that they belong to, None for all runs."""
+
+    ranks: frozenset[int]
+    escalation: Escalation
+    whom: Whom | None
+
+
+class Pressing(Generic[Whom]):
+    """Who is being pressed to end just now."""
+
+    def __init__(self) -> None:
+        self._presses: list[Press[Whom]] = []
+
+    def begin(self, ranks: Iterable[int], steps: Steps, whom: Whom | None, now: float) -> None:
+        """Begin, in place of what was under way for the same run; of everything if it is for all."""
+        self._presses = [] if whom is None else [press for press in self._presses if press.whom is not whom]
+        self._presses.append(Press(frozenset(ranks), Escalation(now, steps), whom))
+
+    def end(self, whom: Whom) -> None:
+        self._presses = [press for press in self._presses if press.whom is not whom]
+
+    def concerns(self, whom: Whom) -> bool:
+        return any(press.whom is whom or press.whom is None for press in self._presses)
+
+    def due(self, now: float) -> list[tuple[Press[Whom], signal.Signals]]:
+        """Signals whose time has come."""
+        return [(press, number) for press in self._presses for number in press.escalation.due(now)]
+
+    def next_at(self) -> float | None:
+        """Time of the next signal."""
+        times = [at for press in self._presses if (at := press.escalation.next_at()) is not None]
+        return min(times, default=None)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether some last signal has been sent."""
+        return any(press.escalation.next_at() is None for press in self._presses)

@@ -6,23 +6,22 @@ A one-shot team ends with its run; the team of a session stays for the next one.
 
 from __future__ import annotations
 
-import os
 import select
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from signal import SIGINT, SIGKILL, Signals
 
 from nbaccel.errors import LaunchError, RunTimeoutError, WorkerDiedError
 from nbaccel.launch.doctor import Examination, Report
 from nbaccel.launch.events import Text
+from nbaccel.launch.inbox import Inbox
 from nbaccel.launch.order import Item, Marked
 from nbaccel.launch.regrouping import Meeting, Regrouping
 from nbaccel.launch.run import Run
-from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, Escalation, Steps
+from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, Press, Pressing, Steps
 from nbaccel.launch.worker import Worker
 from nbaccel.wire.messages import (
     Ask,
@@ -43,15 +42,6 @@ _EXAMINING_TICK_S = 0.02
 Command = Callable[[float], None]
 
 
-@dataclass
-class _Press:
-    """Signals for ranks, as time goes on."""
-
-    ranks: frozenset[int]
-    escalation: Escalation
-    run: Run | None
-
-
 class Team:
     """Live workers. Public methods may be called from any thread, but `work`, which is the team's own."""
 
@@ -69,52 +59,37 @@ class Team:
         self._last: dict[int, Run] = {}
         self._pending: deque[Run] = deque()
         self._runs = 0
-        self._presses: list[_Press] = []
+        self._pressing: Pressing[Run] = Pressing()
         self._examination: Examination | None = None
         self._closing = False
-        self._arrived: deque[Run] = deque()
-        self._commands: deque[Command] = deque()
+        self._inbox: Inbox[Run | Command] = Inbox()
         self._ready: frozenset[int] = frozenset()
-        self._wakeup, self._wake = os.pipe()
-        self._ending = threading.Lock()
-        self._over = False
 
     # commands, from any thread
 
     def submit(self, run: Run) -> bool:
         """Run this when its ranks are free. Returns false when the team has ended."""
-        with self._ending:
-            if not self._over:
-                self._arrived.append(run)
-                os.write(self._wake, b"!")
-            return not self._over
+        return self._inbox.put(run)
 
     def stop(self, run: Run, steps: Steps) -> None:
         """End a run early, on the user's wish; does nothing when it is over."""
-        self._command(lambda now: self._stop(run, steps, now))
+        self._inbox.put(lambda now: self._stop(run, steps, now))
 
     def send(self, rank: int, message: object) -> None:
         """Send a message to a worker."""
-        self._command(lambda now: self.workers[rank].send(message))
+        self._inbox.put(lambda now: self.workers[rank].send(message))
 
     def close(self, steps: Steps = GOODBYE) -> None:
         """Let the workers exit."""
-        self._command(lambda now: self._close(steps, now))
+        self._inbox.put(lambda now: self._close(steps, now))
 
     def examine(self, then: Callable[[Report], None]) -> bool:
         """Find out what each rank does; `then` gets the report, in the team's thread. False if the team has ended."""
-        return self._command(lambda now: self._examine(then, now))
+        return self._inbox.put(lambda now: self._examine(then, now))
 
     @property
     def is_over(self) -> bool:
-        return self._over
-
-    def _command(self, command: Command) -> bool:
-        with self._ending:
-            if not self._over:
-                self._commands.append(command)
-                os.write(self._wake, b"!")
-            return not self._over
+        return self._inbox.closed
 
     # the team's thread
 
@@ -138,12 +113,13 @@ class Team:
     def _turn(self) -> None:
         self._wait()
         now = time.monotonic()
-        if self._wakeup in self._ready:
-            os.read(self._wakeup, 64)
-        while self._arrived:
-            self._pending.append(self._arrived.popleft())
-        while self._commands:  # one at a time: another thread may add one meanwhile
-            self._commands.popleft()(now)
+        if self._inbox.fileno() in self._ready:
+            self._inbox.clear_signal()
+        while (item := self._inbox.take()) is not None:
+            if isinstance(item, Run):
+                self._pending.append(item)
+            else:
+                item(now)
         for worker in self.workers:
             self._read(worker, now)
         self._begin(now)
@@ -152,7 +128,7 @@ class Team:
 
     def _wait(self) -> None:
         poll = select.poll()  # not select(), which knows no descriptor above 1023
-        poll.register(self._wakeup, select.POLLIN)
+        poll.register(self._inbox.fileno(), select.POLLIN)
         for worker in self.workers:
             for descriptor in worker.descriptors(with_output=self._may_read(worker)):
                 poll.register(descriptor, select.POLLIN)
@@ -162,8 +138,8 @@ class Team:
         """Milliseconds until something is due; None while nothing is."""
         if self._examination is not None:
             return _EXAMINING_TICK_S * 1000
-        due = [press.escalation.next_at() for press in self._presses]
-        waits = [max(0.0, at - time.monotonic()) for at in due if at is not None]
+        due = self._pressing.next_at()
+        waits = [] if due is None else [max(0.0, due - time.monotonic())]
         if self.busy or self._closing or (self._regrouping is not None and self._regrouping.is_going_on):
             waits.append(_TICK_S)
         return min(waits) * 1000 if waits else None
@@ -215,7 +191,7 @@ class Team:
         if run.ended:
             return
         run.ended = True
-        self._presses = [press for press in self._presses if press.run is not run]
+        self._pressing.end(run)
         for rank in run.ranks:
             if self.busy.get(rank) is run:
                 del self.busy[rank]
@@ -223,7 +199,7 @@ class Team:
 
     def _settle(self, run: Run, now: float) -> None:
         """What follows when a rank of a run has answered."""
-        if run.failed and not any(press.run is run for press in self._presses):
+        if run.failed and not self._pressing.concerns(run):
             self._press(run, FAILURE if self._regrouping is None else FAILURE_KEEPING, now)
         if not run.all_answered:
             return
@@ -312,7 +288,7 @@ class Team:
         worker.exited = True
         run = self.busy.get(worker.rank)
         answered = run is None or run.answered(worker.rank) or worker.process.pid is None
-        if run is not None and not answered and not run.pressed and not self._closing and run.died is None:
+        if run is not None and not answered and not run.pressed and run.died is None:
             run.died = WorkerDiedError(worker.rank, worker.process.status, worker.last_output)
             if self._regrouping is None:
                 self._press(run, FAILURE, now)
@@ -334,7 +310,7 @@ class Team:
         for run in set(self.busy.values()):
             run.feed.tick(now)
             late = run.timeout_s is not None and run.began_s is not None and now - run.began_s > run.timeout_s
-            if late and not run.is_late and not any(press.run is run for press in self._presses):
+            if late and not run.is_late and not self._pressing.concerns(run):
                 run.is_late = True
                 self._examine(lambda report, run=run: self._time_out(run, report), now)  # type: ignore[misc]
         if self._examination is not None and self._examination.is_ready(now):
@@ -354,8 +330,7 @@ class Team:
 
     def _press(self, run: Run, steps: Steps, now: float) -> None:
         """Begin to press a run's ranks to end; those of a one-shot team that have answered are told to exit."""
-        self._presses = [press for press in self._presses if press.run is not run]
-        self._presses.append(_Press(frozenset(run.ranks), Escalation(now, steps), run))
+        self._pressing.begin(run.ranks, steps, run, now)
         if self._regrouping is None:
             self._closing = True
             for worker in self.workers:
@@ -365,23 +340,22 @@ class Team:
         self._closing = True
         for worker in self.workers:
             worker.send(Exit())
-        self._presses = [_Press(frozenset(worker.rank for worker in self.workers), Escalation(now, steps), None)]
+        self._pressing.begin((worker.rank for worker in self.workers), steps, None, now)
 
     def _advance(self, now: float) -> None:
-        for press in tuple(self._presses):
-            for number in press.escalation.due(now):
-                self._signal(press, number)
-            if press.escalation.next_at() is None and self._closing:
-                for worker in self.workers:
-                    # whoever was to start it has not got round to it; when it does, the worker finds its channel closed
-                    worker.exited |= worker.process.pid is None
+        for press, number in self._pressing.due(now):
+            self._signal(press, number)
+        if self._pressing.is_exhausted and self._closing:
+            for worker in self.workers:
+                # whoever was to start it has not got round to it; when it does, the worker finds its channel closed
+                worker.exited |= worker.process.pid is None
 
-    def _signal(self, press: _Press, number: Signals) -> None:
-        runs = set(self.busy.values()) if press.run is None else {press.run}
+    def _signal(self, press: Press[Run], number: Signals) -> None:
+        runs = set(self.busy.values()) if press.whom is None else {press.whom}
         for run in runs:
             run.pressed = True
         for worker in self.workers:
-            spared = self._regrouping is not None and press.run is not None and press.run.answered(worker.rank)
+            spared = self._regrouping is not None and press.whom is not None and press.whom.answered(worker.rank)
             if worker.exited or worker.rank not in press.ranks or spared:
                 continue
             worker.process.signal(number)
@@ -410,11 +384,10 @@ class Team:
     # the end
 
     def _end(self, problem: LaunchError | None) -> None:
-        with self._ending:
-            self._over = True
+        left = [item for item in self._inbox.close() if isinstance(item, Run)]
         if self._examination is not None:
             self._examination.finish()
-        for run in {*self.busy.values(), *self._pending, *self._arrived}:
+        for run in {*self.busy.values(), *self._pending, *left}:
             if problem is not None and not run.interrupted:
                 run.reason = problem
             self._finish(run)
@@ -422,8 +395,6 @@ class Team:
             if not worker.exited:
                 worker.process.signal(SIGKILL)
             worker.close()
-        os.close(self._wake)
-        os.close(self._wakeup)
 
 
 def _with_files(message: object, descriptors: list[int]) -> Marked:

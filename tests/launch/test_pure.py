@@ -10,7 +10,7 @@ from nbaccel.launch.environment import worker_environ
 from nbaccel.launch.events import Rich, Text
 from nbaccel.launch.order import PATIENCE_S, Order
 from nbaccel.launch.output import HOLD_S, LONGEST_HOLD_S, policy_for
-from nbaccel.launch.stopping import INTERRUPT, Escalation
+from nbaccel.launch.stopping import INTERRUPT, NOW, Escalation, Pressing
 from nbaccel.plan import Plan, Rendezvous
 from nbaccel.wire.marks import mark_bytes
 from nbaccel.wire.messages import Shown
@@ -130,6 +130,22 @@ def test_escalation_sends_each_signal_once() -> None:
     assert escalation.next_at() == 11.0
     assert escalation.due(20.0) == [signal.SIGTERM, signal.SIGKILL]
     assert escalation.next_at() is None
+
+
+def test_pressing_one_run_leaves_the_others_alone_and_pressing_all_replaces_everything() -> None:
+    pressing: Pressing[str] = Pressing()
+    pressing.begin([0], INTERRUPT, "a", 0.0)
+    pressing.begin([1], INTERRUPT, "b", 10.0)
+    assert [(press.whom, number) for press, number in pressing.due(0.0)] == [("a", signal.SIGINT)]
+    assert pressing.concerns("a")
+    assert pressing.next_at() == 1.0
+    pressing.end("a")
+    assert not pressing.concerns("a")
+    pressing.begin([0, 1], NOW, None, 11.0)
+    assert pressing.concerns("a")
+    assert [(press.ranks, number) for press, number in pressing.due(11.0)] == [(frozenset({0, 1}), signal.SIGKILL)]
+    assert pressing.is_exhausted
+    assert pressing.next_at() is None
 
 
 def test_the_environment_of_a_worker() -> None:
