@@ -14,6 +14,8 @@
     │   └── RunTimeoutError (TimeoutError)  the run took longer than its `timeout`
     KeyboardInterrupt
     └── RunInterrupted                 the user stopped a run
+    concurrent.futures.CancelledError
+    └── RunCancelledError              a job was cancelled
 
 Each message has three parts: what was written, what is possible, what to do now.
 """
@@ -26,6 +28,7 @@ import signal as signals
 import traceback
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 
@@ -110,6 +113,13 @@ class RunError(NbaccelError, RuntimeError):
 
 class LaunchError(RunError):
     """Worker processes could not be started."""
+
+
+class RunCancelledError(CancelledError):
+    """A job was cancelled by `cancel()`."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"CancelledError: {self}"]
 
 
 class RunInterrupted(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -27,6 +28,39 @@ def test_first_run_learns_and_draws(tmp_path: Path) -> None:
     assert "264 steps, each on 64 digits" in printed
     assert (tmp_path / "01_first_run.ipynb").stat().st_size > 10_000
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_sessions_keeps_trains_sends_and_brings_home(tmp_path: Path) -> None:
+    printed = execute("02_sessions.ipynb", tmp_path)
+    lines = printed.splitlines()
+    assert {"this is rank 0 of 2", "[1] this is rank 1 of 2", "10", "[1] 11", "tensor(3.)"} < set(lines)
+    steps = re.findall(r"^loss \S+ after (\d+) steps$", printed, re.MULTILINE)
+    assert steps == ["88", "176", "220", "242"], printed
+    for epochs in ("rank 0 epochs: 100%", "rank 1 epochs: 100%"):
+        assert printed.count(epochs) == len(steps)
+    sent = [line for line in lines if re.fullmatch(r"0\.\d", line)]
+    assert sent == ["0.0", "0.0", "0.1", "0.2"], "at first, changed in place, pushed, bound anew"
+    accuracy = re.search(r"^held-out accuracy: (0\.\d+), still the same model: True$", printed, re.MULTILINE)
+    assert accuracy is not None, printed
+    assert float(accuracy[1]) >= 0.95
+    assert f"the job tested on both ranks: {accuracy[1]}\nrank 1 tests 225 digits\n" in printed
+    assert "runs cell [" in printed
+    assert {"stopped", "220 steps are not lost"} < set(lines)
+    assert [line for line in lines if line.startswith("the table")] == [
+        "the table adds up to 0",
+        "the table adds up to 15",
+    ]
+    assert errors_in(tmp_path / "02_sessions.ipynb") == [
+        "rank 1 of 2 failed: ValueError: rank 1 does not want to go on"
+    ]
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def errors_in(notebook: Path) -> list[str]:
+    """Messages of the errors that an executed notebook's cells ended with."""
+    cells = json.loads(notebook.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    return [output["evalue"] for output in outputs if output["output_type"] == "error"]
 
 
 def test_a_failing_cell_fails_the_run(tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-from nbaccel.errors import CallError, RunError, RunInterrupted, name_ranks
+from nbaccel.errors import CallError, RunCancelledError, RunError, RunInterrupted, name_ranks
 from nbaccel.launch.call import Call
 from nbaccel.launch.events import Event
 from nbaccel.launch.feed import Feed
@@ -229,7 +228,8 @@ class Job:
         """It is over. Called by whoever runs it, in the thread that fills the feed."""
         self.feed.close()
         if self.run is not None and self.run.interrupted:
-            problem = CancelledError() if self._cancelled else RunInterrupted(self.run.places())
+            cancelled = RunCancelledError(f"job {self.number} ({self.name}) was cancelled")
+            problem = cancelled if self._cancelled else RunInterrupted(self.run.places())
         elif problem is None and self.run is not None:
             problem = self.run.error()
         self._problem = problem

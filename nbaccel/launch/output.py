@@ -53,7 +53,7 @@ class _Lines:
 
     def feed(self, text: str) -> list[str]:
         *lines, self._rest = (self._rest + text).split("\n")
-        self._rest = self._rest[self._rest.rfind("\r") + 1 :] if "\r" in self._rest[:-1] else self._rest
+        self._rest = self._rest[max(0, self._rest[:-1].rfind("\r")) :]  # the mark of what was overwritten stays
         return [_last_state(line) for line in lines]
 
     def finish(self) -> list[str]:
@@ -63,8 +63,8 @@ class _Lines:
 
 def _last_state(line: str) -> str:
     """What is left of a line that a progress bar has overwritten."""
-    before, _, last = line.rstrip("\r").rpartition("\r")
-    return f"{_OVERWRITTEN if before else ''}{last}\n"
+    _, overwritten, last = line.rstrip("\r").rpartition("\r")
+    return f"{_OVERWRITTEN if overwritten else ''}{last}\n"
 
 
 _OVERWRITTEN = "\r"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +58,7 @@ class LiveSession:
         self._colors = colors
         self._jobs: dict[Run, Job] = {}
         self._lock = threading.Lock()
+        self._may_try_again = False
         self._team, self._thread = self._new_team()
 
     def _new_team(self) -> tuple[Team, threading.Thread]:
@@ -73,15 +75,18 @@ class LiveSession:
 
     def _serve(self, team: Team, starter: Starter) -> None:
         """A team's whole life."""
-        try:
+        with suppress(LaunchError):
             team.work()
-        except LaunchError:
+        starter.close()
+        if not team.never_began():
+            self._may_try_again = True
+        elif self._may_try_again:  # the zygote died, and the workers with it: the next one is as good
+            self._may_try_again = False
             starter.stillborn()
+        else:
             return
-        finally:
-            starter.close()
         with self._lock:
-            if team is self._team and team.broken and not team.never_began() and not self.closed:
+            if team is self._team and not self.closed:
                 self._team, self._thread = self._new_team()
 
     # running

@@ -86,7 +86,8 @@ def _comparable(shown: Shown) -> str:
 
 def _note_html(text: str) -> str:
     return (
-        '<pre style="margin: 0; padding-left: 8px; opacity: 0.8; white-space: pre-wrap; '
+        '<pre style="margin: 0 0 4px; padding-left: 8px; opacity: 0.8; white-space: pre-wrap; '
+        "font-size: var(--jp-code-font-size, 13px); "
         f'border-left: 3px solid var(--jp-warn-color1, #f57c00)">{html.escape(text)}</pre>'
     )
 

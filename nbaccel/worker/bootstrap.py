@@ -20,7 +20,7 @@ from nbaccel.wire.ends import STACKS_SIGNAL, WorkerEnds
 from nbaccel.wire.messages import RandomState, Start, WorkerSpec
 from nbaccel.worker.guardian import end_with_parent
 from nbaccel.worker.interrupts import InterruptGate
-from nbaccel.worker.monitor import Monitor
+from nbaccel.worker.monitor import Connections, Monitor
 
 
 def run_worker(ends: WorkerEnds, parent: int) -> None:
@@ -30,14 +30,14 @@ def run_worker(ends: WorkerEnds, parent: int) -> None:
         ends: what the worker is born with.
         parent: process id of the zygote, whose end is this worker's end.
     """
-    gate = InterruptGate()
+    gate, connections = InterruptGate(), Connections()
     _take_place(gate, parent)
     faulthandler.register(STACKS_SIGNAL, file=ends.stacks, all_threads=True)
     _open_streams(ends.stdout, ends.stderr)
     code = 1
     end = socket.socket(fileno=ends.channel)
     try:
-        _serve(Channel(end), socket.socket(fileno=ends.monitor), gate)
+        _serve(Channel(end), socket.socket(fileno=ends.monitor), gate, connections)
         code = 0
     except (EOFError, BrokenPipeError):
         code = 0  # the kernel side is gone
@@ -47,16 +47,16 @@ def run_worker(ends: WorkerEnds, parent: int) -> None:
         _leave(code, end)
 
 
-def _serve(channel: Channel, monitored: socket.socket, gate: InterruptGate) -> None:
+def _serve(channel: Channel, monitored: socket.socket, gate: InterruptGate, connections: Connections) -> None:
     start, descriptors = channel.receive()
     assert isinstance(start, Start), "the first message to a worker is its specification"
     from nbaccel.worker.regroup import Group
     from nbaccel.worker.serve import Server
 
     _apply(start.spec)
-    group = Group(start.spec)
+    group = Group(start.spec, connections)
     group.serve_store(descriptors)
-    Monitor(Channel(monitored), gate, start.spec.hang_after_s).start()
+    Monitor(Channel(monitored), gate, connections, start.spec.hang_after_s).start()
     Server(channel, gate, start.spec, group).serve()
 
 

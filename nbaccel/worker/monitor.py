@@ -33,8 +33,11 @@ _LOOKS = 4
 class Monitor:
     """Watches over one worker from inside."""
 
-    def __init__(self, channel: Channel, gate: InterruptGate, hang_after_s: float | None) -> None:
-        self._channel, self._gate, self._hang_after_s = channel, gate, hang_after_s
+    def __init__(
+        self, channel: Channel, gate: InterruptGate, connections: Connections, hang_after_s: float | None
+    ) -> None:
+        self._channel, self._gate, self._connections = channel, gate, connections
+        self._hang_after_s = hang_after_s
         self._told: set[tuple[str, int]] = set()
 
     def start(self) -> None:
@@ -71,7 +74,7 @@ class Monitor:
         while self._gate.is_open and self._gate.heard == heard and time.monotonic() < deadline:
             time.sleep(0.02)
         if self._gate.is_open and self._gate.heard == heard:
-            cut_connections()
+            self._connections.cut()
 
 
 def _recorded(collectives: bool) -> dict[str, Any]:
@@ -124,22 +127,31 @@ def _collective(entry: Mapping[str, Any]) -> Collective:
     )
 
 
-def cut_connections() -> None:
-    """End the connections to other ranks: whoever waits for them in C code comes back with an error, at once.
+class Connections:
+    """The connections to other ranks, as those that this process has made itself."""
 
-    They are found as the TCP connections over the loopback interface that no socket object of Python holds.
-    """
-    pythons = {one.fileno() for one in gc.get_objects() if issubclass(type(one), socket.socket)}
-    for descriptor in _sockets():
-        if descriptor not in pythons:
-            _cut_if_loopback(descriptor)
+    def __init__(self) -> None:
+        """To be made at the worker's birth: what it has by then is not its own (a fork has the kernel's sockets)."""
+        self._inherited = {inode for _, inode in _sockets()}
+
+    def cut(self) -> None:
+        """End them: whoever waits for them in C code comes back with an error, at once.
+
+        They are TCP connections over the loopback interface that no socket object of Python holds.
+        """
+        pythons = {one.fileno() for one in gc.get_objects() if issubclass(type(one), socket.socket)}
+        for descriptor, inode in _sockets():
+            if descriptor not in pythons and inode not in self._inherited:
+                _cut_if_loopback(descriptor)
 
 
-def _sockets() -> Iterator[int]:
+def _sockets() -> Iterator[tuple[int, int]]:
+    """Descriptors of sockets, and what tells a socket from another one that had the same number."""
     for name in os.listdir("/dev/fd"):
         with suppress(OSError):  # gone meanwhile
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                yield int(name)
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                yield int(name), status.st_ino
 
 
 def _cut_if_loopback(descriptor: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from nbaccel.errors import StateError
 from nbaccel.wire.messages import Regroup, WorkerSpec
-from nbaccel.worker.monitor import cut_connections
+from nbaccel.worker.monitor import Connections
 
 _STORE_TIMEOUT_S = 300
 _REGROUP_TIMEOUT_S = 20
@@ -25,8 +25,8 @@ _REGROUP_TIMEOUT_S = 20
 class Group:
     """This worker's part in the process group, and the store if it serves it."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: WorkerSpec, connections: Connections) -> None:
+        self._spec, self._connections = spec, connections
         self._clean_keys = 0
         self._stores: list[Any] = []  # they live as long as the process: other ranks may need one to the end
 
@@ -73,7 +73,7 @@ class Group:
         dist = _initialized()
         backend = None if dist is None else dist.get_backend()
         if dist is not None:
-            _abandon(dist)
+            self._abandon(dist)
         self._stores.clear()
         os.environ |= {"MASTER_ADDR": message.host, "MASTER_PORT": str(message.port)}
         self.serve_store(descriptors)
@@ -82,18 +82,17 @@ class Group:
             _restore_timeout(dist)
         _tell_runtime()
 
+    def _abandon(self, dist: Any) -> None:
+        """Leave the old group, whatever its threads are stuck in."""
+        _refuse_models()
+        self._connections.cut()
+        with suppress(Exception):  # a broken group may refuse in any way; it is dropped either way
+            dist.destroy_process_group()
+
 
 def _initialized() -> Any:
     dist: Any = sys.modules.get("torch.distributed")
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
-
-
-def _abandon(dist: Any) -> None:
-    """Leave the old group, whatever its threads are stuck in."""
-    _refuse_models()
-    cut_connections()
-    with suppress(Exception):  # a broken group may refuse in any way; it is dropped either way
-        dist.destroy_process_group()
 
 
 def _refuse_models() -> None:

@@ -123,6 +123,14 @@ def test_auto_keeps_only_the_last_state_of_a_progress_bar() -> None:
     assert shown(policy.finish()) == "[1] 99%\n"
 
 
+def test_an_equal_bar_of_another_rank_is_an_echo_however_it_was_cut() -> None:
+    policy = policy_for("auto")
+    policy.feed(0, 2, "\r 50%| [a]\r100%| [00:03, 16it/s]\n", 0.0)
+    for piece in ("\r 50%| [b]", "\r100%| ", "[00:04, 12it/s]", "\n"):
+        policy.feed(1, 2, piece, 0.0)
+    assert policy.finish() == []
+
+
 def test_escalation_sends_each_signal_once() -> None:
     escalation = Escalation(10.0, INTERRUPT)
     assert escalation.due(10.0) == [signal.SIGINT]
