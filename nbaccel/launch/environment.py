@@ -13,6 +13,8 @@ WORKER_VARIABLE = "NBACCEL_WORKER"
 """Set in workers, so that a launch inside a launch is recognised."""
 
 _FOR_THE_RUNTIME = ("mixed_precision", "gradient_accumulation_steps")
+_RUN_ID = "none"
+"""As torchrun's own default; that it is there at all tells libraries that somebody else has started the ranks."""
 _ONLY_FOR_THE_KERNEL = ("ACCELERATE_GPU_IDS", "ACCELERATE_NUM_PROCESSES")
 
 
@@ -41,6 +43,7 @@ def worker_environ(
         "MASTER_ADDR": address[0],
         "MASTER_PORT": str(address[1]),
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
+        "TORCHELASTIC_RUN_ID": _RUN_ID,
         "OMP_NUM_THREADS": str(plan.threads_per_worker),
         # connections are cut on purpose after an interrupt: its warnings would be pages of C++ frames
         "TORCH_CPP_LOG_LEVEL": base.get("TORCH_CPP_LOG_LEVEL", "ERROR"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 _HOME = str(Path(__file__).resolve().parents[2])
 """The folder that holds the nbaccel package."""
+_SITES = {"site-packages", "dist-packages"}
+"""Also those of the user and of the interpreter below a virtual environment, which no scheme of this one names."""
 _INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -24,7 +26,7 @@ def installed_path() -> list[str]:
 
 def is_installed(path: str) -> bool:
     """Whether a file or folder belongs to the interpreter or an installed package."""
-    return path.startswith(_INSTALLED)
+    return path.startswith(_INSTALLED) or not _SITES.isdisjoint(Path(path).parts)
 
 
 def fresh_interpreter(module: str, arguments: Sequence[object]) -> list[str]:

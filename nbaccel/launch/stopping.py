@@ -19,8 +19,10 @@ FAILURE: Steps = ((0.25, signal.SIGINT), (0.5, signal.SIGTERM), (0.75, signal.SI
 INTERRUPT_KEEPING: Steps = ((0.0, signal.SIGINT), (2.0, signal.SIGTERM), (2.4, signal.SIGKILL))
 """In a session, whose variables are worth some patience."""
 FAILURE_KEEPING: Steps = ((0.25, signal.SIGINT), (2.0, signal.SIGTERM), (2.5, signal.SIGKILL))
-GOODBYE: Steps = ((2.0, signal.SIGTERM), (2.5, signal.SIGKILL))
-"""After a good end: exit handlers may take their time."""
+GOODBYE: Steps = ((30.0, signal.SIGTERM), (30.5, signal.SIGKILL))
+"""After a good end: threads and exit handlers may take their time; a checkpoint may still be on its way to the disk."""
+SLOW_GOODBYE_S = 3.0
+"""After this the user is told what is being waited for."""
 NOW: Steps = ((0.0, signal.SIGKILL),)
 
 

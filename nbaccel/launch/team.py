@@ -14,14 +14,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from signal import SIGINT, SIGKILL, Signals
 
-from nbaccel.errors import LaunchError, RunTimeoutError, WorkerDiedError
+from nbaccel.errors import LaunchError, RunTimeoutError, WorkerDiedError, name_ranks
 from nbaccel.launch.doctor import Examination, Report
 from nbaccel.launch.events import Text
 from nbaccel.launch.inbox import Inbox
 from nbaccel.launch.order import Item, Marked
 from nbaccel.launch.regrouping import Meeting, Regrouping
 from nbaccel.launch.run import Run
-from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, Press, Pressing, Steps
+from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, SLOW_GOODBYE_S, Press, Pressing, Steps
 from nbaccel.launch.worker import Worker
 from nbaccel.wire.messages import (
     Ask,
@@ -62,6 +62,7 @@ class Team:
         self._pressing: Pressing[Run] = Pressing()
         self._examination: Examination | None = None
         self._closing = False
+        self._goodbye_s: float | None = None
         self._inbox: Inbox[Run | Command] = Inbox()
         self._ready: frozenset[int] = frozenset()
 
@@ -208,6 +209,7 @@ class Team:
             self._regrouping.consider(run)
         elif len(run.done) == len(run.ranks):
             self._close(GOODBYE, now)
+            self._goodbye_s = now
 
     # reading
 
@@ -306,7 +308,19 @@ class Team:
 
     # time
 
+    def _tell_slow_goodbye(self, now: float) -> None:
+        if self._goodbye_s is None or now - self._goodbye_s < SLOW_GOODBYE_S:
+            return
+        self._goodbye_s = None
+        staying = [worker.rank for worker in self.workers if not worker.exited]
+        for run in set(self.busy.values()) if staying else ():
+            run.feed.note(
+                f"the code has come to its end; {name_ranks(staying)} still {'waits' if len(staying) == 1 else 'wait'} "
+                f"for threads or exit handlers (at most {GOODBYE[0][0]:.0f} s; Stop ends them now)."
+            )
+
     def _check_time(self, now: float) -> None:
+        self._tell_slow_goodbye(now)
         for run in set(self.busy.values()):
             run.feed.tick(now)
             late = run.timeout_s is not None and run.began_s is not None and now - run.began_s > run.timeout_s

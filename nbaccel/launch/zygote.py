@@ -129,7 +129,7 @@ class Zygote:
         if not new:
             return
         self._followed.update(new)
-        self._channel.result().send(Preload(tuple(new)))
+        self._channel.result().send(Preload(tuple(new), os.environ | _MUST_BE))
 
     def left_out(self) -> dict[str, str]:
         """Modules of the kernel that it does not import ahead, and why; empty while it is busy importing others."""

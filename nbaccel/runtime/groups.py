@@ -90,6 +90,7 @@ def _make_default_group(backend: str, options: GroupOptions) -> dist.ProcessGrou
 def leave_group() -> None:
     """Take the default group down; one that somebody else made (a session of workers) is theirs to end and stays."""
     if _Made.own is not None and _Made.own() is not None and _Made.own() is default_group():
+        time.sleep(_LAST_GRACE_S)  # a model may hold it last: torch then waits for gloo's threads with the lock held
         dist.destroy_process_group()
     _Made.own = None
 

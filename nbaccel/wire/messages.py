@@ -34,9 +34,15 @@ class Fork:
 
 @dataclass(frozen=True)
 class Preload:
-    """Import these modules while idle, so that later workers find them imported."""
+    """Import these modules while idle, so that later workers find them imported.
+
+    Attributes:
+        modules: in the order in which the kernel imported them.
+        environ: the kernel's environment: many a library reads its settings from it at its import, never again.
+    """
 
     modules: tuple[str, ...]
+    environ: dict[str, str]
 
 
 @dataclass(frozen=True)

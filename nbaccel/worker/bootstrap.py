@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import faulthandler
+import gc
 import io
 import logging
 import multiprocessing.util
@@ -13,7 +14,12 @@ import random
 import signal
 import socket
 import sys
+import threading
+import time
 from contextlib import suppress
+from typing import Any
+
+import multiprocess.util
 
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.ends import STACKS_SIGNAL, WorkerEnds
@@ -21,6 +27,9 @@ from nbaccel.wire.messages import RandomState, Start, WorkerSpec
 from nbaccel.worker.guardian import end_with_parent
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.monitor import Connections, Monitor
+
+_TRACKERS_GRACE_S = 0.5
+_WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 def run_worker(ends: WorkerEnds, parent: int) -> None:
@@ -66,7 +75,8 @@ def _take_place(gate: InterruptGate, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     gate.install()
     atexit.register(logging.shutdown)
-    atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
+    for util in (multiprocess.util, multiprocessing.util):
+        atexit.register(util._exit_function)
 
 
 def _open_streams(stdout: int, stderr: int) -> None:
@@ -125,16 +135,41 @@ def _set_random(state: RandomState, seed: int | None) -> None:
 
 
 def _leave(code: int, end: socket.socket) -> None:
-    """End now: exit handlers run, threads that the user left behind are not waited for.
+    """End as an interpreter does: executors and threads but daemons finish, exit handlers run, files are written.
 
     The kernel takes the end of the channel as the end of the worker: it need not wait for the system to tear down its
     memory, which takes longer than many a run.
     """
     try:
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        _write_open_files()
+        _see_trackers_out()
         sys.stdout.flush()
         sys.stderr.flush()
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
     finally:
         os._exit(code)
+
+
+def _write_open_files() -> None:
+    """What was written to files that are still open must not be lost, as it would be by `os._exit`."""
+    for thing in gc.get_objects():
+        if issubclass(type(thing), _WRITERS):  # isinstance would ask the object, and some answer with a warning
+            with suppress(OSError, ValueError):  # closed, or its reader is gone
+                thing.flush()
+
+
+def _see_trackers_out() -> None:
+    """Let what unlinks forgotten shared memory do so: it works after our end, and the group is killed then."""
+    deadline = time.monotonic() + _TRACKERS_GRACE_S
+    for package in ("multiprocessing", "multiprocess"):
+        module = sys.modules.get(f"{package}.resource_tracker")
+        tracker: Any = getattr(module, "_resource_tracker", None)
+        if getattr(tracker, "_fd", None) is None or getattr(tracker, "_pid", None) is None:
+            continue
+        with suppress(OSError):
+            os.close(tracker._fd)
+            while os.waitpid(tracker._pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(0.002)

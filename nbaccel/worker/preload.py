@@ -48,6 +48,7 @@ def calm() -> None:
     # what imports registered here is not the workers' to clean up: it would cost each of them 30 ms at its exit
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined] # a worker's first one does it again
     gc.collect()
     gc.freeze()
 

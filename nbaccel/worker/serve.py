@@ -25,6 +25,7 @@ from nbaccel.wire.messages import (
 )
 from nbaccel.worker.asking import Asker
 from nbaccel.worker.execute import Executor, describe
+from nbaccel.worker.groups import keep_groups
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.regroup import Group
 from nbaccel.worker.shell import make_shell
@@ -42,6 +43,7 @@ class Server:
         self._executor = Executor(self._shell, gate)
         self._gate, self._has_run = gate, False
         self._asker = Asker(channel, gate, self._outbox)
+        self._groups = keep_groups()
 
     def serve(self) -> None:
         """Until told to exit."""
@@ -69,6 +71,7 @@ class Server:
         if self._spec.stays:  # a group that this run forms must not meet what an earlier one left in the store
             os.environ["TORCHELASTIC_RESTART_COUNT"] = str(message.number)
         progress.connect(self._show_progress)
+        self._groups.let_go()
         try:
             answer = self._call(message, descriptors)
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is the answer

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 Show = Callable[..., None]
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class _Publisher(DisplayPublisher):
@@ -31,7 +32,7 @@ class _Publisher(DisplayPublisher):
     ) -> None:
         if self.show is not None:
             kind = "update" if update else "display"
-            self.show(kind, data=data, metadata=metadata or {}, transient=transient or {})
+            self.show(kind, data=_without_widgets(data), metadata=metadata or {}, transient=transient or {})
 
     def clear_output(self, wait: bool = False) -> None:
         if self.show is not None:
@@ -48,7 +49,12 @@ class _Hook(DisplayHook):
 
     def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
         if self.show is not None:
-            self.show("result", data=format_dict, metadata=md_dict or {})
+            self.show("result", data=_without_widgets(format_dict), metadata=md_dict or {})
+
+
+def _without_widgets(data: Any) -> Any:
+    """A widget that was made in a worker has no model in the kernel: the notebook would show an error in its place."""
+    return {kind: content for kind, content in data.items() if kind != _WIDGET_VIEW}
 
 
 class WorkerShell(InteractiveShell):
@@ -149,3 +155,6 @@ def _make_on_main() -> None:
     )
     made.set_hook("show_in_pager", _show_help)
     sys.displayhook = sys.__displayhook__
+    for prompt in ("ps1", "ps2", "ps3"):  # libraries take them for somebody who types
+        if hasattr(sys, prompt):
+            delattr(sys, prompt)

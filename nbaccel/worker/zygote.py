@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from nbaccel.wire.channel import Channel
@@ -55,6 +55,7 @@ class Zygote:
         if isinstance(message, Fork):
             self._fork(message.command, descriptors)
         elif isinstance(message, Preload):
+            _take_over(message.environ)
             self._ahead.add(message.modules)
         elif isinstance(message, TellLeftOut):
             self._channel.send(LeftOut(self._ahead.left_out))
@@ -97,6 +98,12 @@ class Zygote:
                 descriptor = self._status.pop(pid)
                 _write_number(descriptor, os.waitstatus_to_exitcode(status))
                 os.close(descriptor)
+
+
+def _take_over(environ: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
 
 
 def _execute(command: Sequence[str], ends: WorkerEnds) -> None:

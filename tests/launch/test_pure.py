@@ -166,6 +166,7 @@ def test_the_environment_of_a_worker() -> None:
         "HF_TOKEN": "secret", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "5", "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1,3",
         "ACCELERATE_MIXED_PRECISION": "bf16", "TORCHELASTIC_RESTART_COUNT": "2", "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RUN_ID": "none",
     }.items()  # fmt: skip
     assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" not in environ  # a default must not beat a constructor's argument
     assert "ACCELERATE_GPU_IDS" not in environ

@@ -13,10 +13,10 @@ from nbaccel.wire.messages import Exit, Preload
 def test_messages_and_their_descriptors_arrive_in_order() -> None:
     left, right = map(Channel, socket.socketpair())
     read, write = os.pipe()
-    left.send(Preload(("a",)), (write,))
+    left.send(Preload(("a",), {"A": "1"}), (write,))
     left.send(Exit())
     message, descriptors = right.receive()
-    assert message == Preload(("a",))
+    assert message == Preload(("a",), {"A": "1"})
     os.write(descriptors[0], b"hello")
     assert os.read(read, 5) == b"hello"
     assert right.ready()

@@ -1,0 +1,29 @@
+"""What a fresh interpreter is told to import from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbaccel.launch.interpreter import installed_path, is_installed
+
+
+@pytest.mark.parametrize("folder", ["/home/me/.local/lib/python3.11/site-packages", "/usr/lib/python3/dist-packages"])
+def test_a_kernel_that_is_installed_for_the_user_or_the_system_hands_its_packages_on(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{folder}/ipykernel_launcher.py"])
+    monkeypatch.setattr(sys, "path", ["", folder])
+    assert folder in installed_path()
+    assert is_installed(f"{folder}/transformers/__init__.py")
+
+
+def test_the_files_beside_the_notebook_are_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), os.__file__.rpartition("/")[0]])
+    assert str(tmp_path) not in installed_path()
+    assert os.path.dirname(os.__file__) in installed_path()
+    assert not is_installed(str(tmp_path / "random.py"))
