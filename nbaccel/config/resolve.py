@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -29,7 +30,7 @@ class Resolved:
         """The setting that won. Raises ConfigError for a key that does not exist."""
         return self._settings(key)[0]
 
-    def with_setting(self, key: str, value: object, place: str) -> object:
+    def with_setting(self, key: str, value: object, place: str) -> Any:
         """What a key's value would be, checked, if this was given too. Raises ConfigError if that is not valid."""
         chain = {**self.chain, key: (Setting(value, "call", place), *self._settings(key))}
         return getattr(_checked(chain), key)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nbaccel.launch.events import Text
 from nbaccel.wire.marks import MarkSplitter
+from nbaccel.wire.messages import LAST
 
 PATIENCE_S = 0.25
 """How long a message waits for its mark: code that redirects its descriptors swallows marks."""
@@ -91,7 +92,7 @@ class Order:
             if not self._messages:
                 return self._without_message(items, now)
             since, message = self._messages[0]
-            in_place = all(stream.has_passed(message.mark) for stream in self._streams.values())
+            in_place = message.mark == LAST or all(stream.has_passed(message.mark) for stream in self._streams.values())
             if not in_place and (now is None or now - since < PATIENCE_S):
                 return items
             self._messages.popleft()

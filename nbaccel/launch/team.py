@@ -24,6 +24,7 @@ from nbaccel.launch.run import Run
 from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, SLOW_GOODBYE_S, Press, Pressing, Steps
 from nbaccel.launch.worker import Worker
 from nbaccel.wire.messages import (
+    LAST,
     Ask,
     Done,
     Examined,
@@ -247,7 +248,10 @@ class Team:
             text = f"nbaccel: something that rank {worker.rank} wanted to show cannot be shown here: {error}\n"
             self._take(worker, [Text(2, text)], now)
         else:
-            self._take(worker, worker.order.message(_with_files(message, descriptors), now), now)
+            marked = _with_files(message, descriptors)
+            if marked.mark == LAST:
+                self._take(worker, worker.drain(), now)
+            self._take(worker, worker.order.message(marked, now), now)
 
     def _take(self, worker: Worker, items: Sequence[Item], now: float) -> None:
         run = self.busy.get(worker.rank) or self._last.get(worker.rank)

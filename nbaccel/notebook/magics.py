@@ -39,32 +39,34 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     if words.wants_help:
         print(parser().format_help())
         return
-    if not _is_python(shell, line, cell):
+    source = _numbered(line, cell)
+    tree = _parsed(shell, source)
+    if tree is None:
         return
     in_session = current() is not None and not words.fresh
     if words.ranks is not None and not in_session:
         raise UsageError(f"{PROGRAM}: --ranks chooses ranks of a session; %accelerate start -n 2 starts one.")
-    job = _run_in_session(shell, words, line, cell) if in_session else _run_fresh(shell, words, line, cell)
+    names = _names_to_send(shell, tree)
+    job = _run_in_session(shell, words, source, names) if in_session else _run_fresh(shell, words, source, names, cell)
     if words.background:
         shell.push({words.background: job})
 
 
-def _is_python(shell: Any, line: str, cell: str) -> bool:
-    """Whether the cell can be read; if not, that is shown as for any other cell."""
+def _parsed(shell: Any, source: str) -> ast.Module | None:
+    """The cell's syntax tree; one that cannot be read is shown as it would be for any other cell, and is None."""
     try:
-        ast.parse(shell.transform_cell(_numbered(line, cell)), filename=f"<cell [{cell_number(shell)}]>")
+        return ast.parse(shell.transform_cell(source), filename=f"<cell [{cell_number(shell)}]>")
     except SyntaxError:
         shell.showsyntaxerror()
-        return False
-    return True
+        return None
 
 
-def _run_fresh(shell: Any, words: Line, line: str, cell: str) -> Job | None:
+def _run_fresh(shell: Any, words: Line, source: str, names: Mapping[str, Any], cell: str) -> Job | None:
     resolved, plan = decided(shell, words)
     sync = resolved.config.sync_models
     call = launch.cell_call(
-        _numbered(line, cell),
-        _names_to_send(shell, cell),
+        source,
+        names,
         words.outputs,
         launch.Wish(sync_models=sync),
         execution_count=cell_number(shell),
@@ -92,21 +94,21 @@ _PER_CELL = frozenset({"output", "timeout"})
 """Settings that a cell of a session may have of its own; the others belong to its workers."""
 
 
-def _run_in_session(shell: Any, words: Line, line: str, cell: str) -> Job:
+def _run_in_session(shell: Any, words: Line, source: str, names: Mapping[str, Any]) -> Job:
     session = running()
-    _check_same(session, words)
     try:
+        _check_same(session, words)
         ranks = session.chosen(words.ranks)
-        settings = resolve(call_layer(words.settings, _flag)).config
+        own = {key: session.resolved.with_setting(key, value, _flag(key)) for key, value in words.settings.items()}
     except (CallError, ConfigError) as error:
         raise UsageError(f"{PROGRAM}: {error}") from None
     job = session.cell_job(
-        _numbered(line, cell),
-        _names_to_send(shell, cell),
+        source,
+        names,
         words.outputs,
         ranks=ranks,
-        output=settings.output if "output" in words.settings else None,
-        timeout=settings.timeout if "timeout" in words.settings else None,
+        output=own.get("output"),
+        timeout=own.get("timeout"),
     )
     if words.background is not None:
         return _in_background(shell, job, origin_screen_for(shell))
@@ -145,12 +147,11 @@ def _flag(key: str) -> str:
     return f"the flag --{key.replace('_', '-')}"
 
 
-def _names_to_send(shell: Any, cell: str) -> Mapping[str, Any]:
+def _names_to_send(shell: Any, tree: ast.Module) -> Mapping[str, Any]:
     """The notebook's names that the cell uses.
 
     What the cell most likely binds itself (the `file` of a `with`) stays here if it cannot be sent.
     """
-    tree = ast.parse(shell.transform_cell(cell))
     known = [name for name in used_names(tree) if name in shell.user_ns and name not in shell.user_ns_hidden]
     own = bound_names(tree)
     return {name: shell.user_ns[name] for name in known if name not in own or launch.can_send(shell.user_ns[name])}

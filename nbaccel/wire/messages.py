@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 
 from nbaccel.wire.parcel import Parcel
 
+LAST = 0
+"""The mark of a message that ends a run: all text that is in the pipes by then comes before it."""
+
 
 @dataclass(frozen=True)
 class Fork:

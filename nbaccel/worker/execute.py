@@ -13,7 +13,7 @@ from typing import Any
 
 from nbaccel.wire.codec import Encoded, decode, encode
 from nbaccel.wire.companions import Arrived
-from nbaccel.wire.messages import Failed, RunCell, RunFunction
+from nbaccel.wire.messages import LAST, Failed, RunCell, RunFunction
 from nbaccel.wire.outcome import encode_outcome
 from nbaccel.wire.parcel import Parcel
 from nbaccel.worker.interrupts import InterruptGate
@@ -91,7 +91,7 @@ class Executor:
 
     @staticmethod
     def _answer(value: object, path: str, wants_value: bool, arrived: Arrived, wants_models: bool) -> Encoded | None:
-        if not wants_value and not (wants_models and arrived.companions):
+        if (not wants_value or value is None) and not (wants_models and arrived.companions):
             return None
         return encode_outcome(value if wants_value else None, path, arrived, wants_models=wants_models)
 
@@ -102,7 +102,7 @@ def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
     kind = type(error)
     prefix = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     return Failed(
-        mark=0,
+        mark=LAST,
         type_name=f"{prefix}{kind.__qualname__}",
         message=str(error),
         traceback=_rendered(error, shell, colors),

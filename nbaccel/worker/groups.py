@@ -21,6 +21,11 @@ class KeptGroups(dict[Any, Any]):
         self._kept.append(group)
         super().__setitem__(group, value)
 
+    @property
+    def any_formed(self) -> bool:
+        """Whether a group was formed since the last `let_go`, or is there."""
+        return bool(self._kept)
+
     def let_go(self) -> None:
         """Hold no more than torch does."""
         self._kept = list(self)

@@ -16,6 +16,7 @@ from typing import Any
 
 from nbaccel.errors import StateError
 from nbaccel.wire.messages import Regroup, WorkerSpec
+from nbaccel.worker.groups import keep_groups
 from nbaccel.worker.monitor import Connections
 
 _STORE_TIMEOUT_S = 300
@@ -27,8 +28,9 @@ class Group:
 
     def __init__(self, spec: WorkerSpec, connections: Connections) -> None:
         self._spec, self._connections = spec, connections
-        self._clean_keys = 0
-        self._stores: list[Any] = []  # they live as long as the process: other ranks may need one to the end
+        self.kept = keep_groups()
+        self._store_is_used = False
+        self._stores: list[object] = []  # they live as long as the process: other ranks may need one to the end
 
     def serve_store(self, descriptors: Sequence[int]) -> None:
         """Serve the rendezvous store on the listening socket that came along, if one did."""
@@ -46,7 +48,6 @@ class Group:
             master_listen_fd=descriptors[0],
         )
         self._stores.append(store)
-        self._clean_keys = store.num_keys()
 
     def state(self) -> tuple[str, int] | None:
         """Backend of the default process group and how many collectives it has seen.
@@ -55,18 +56,18 @@ class Group:
         """
         dist = _initialized()
         if dist is None:
-            return ("", 0) if any(map(self._is_used_up, self._stores)) else None
+            return ("", 0) if self._store_is_used or self.kept.any_formed else None
+        self._store_is_used = True
         group = dist.distributed_c10d._get_default_group()
         try:
             return str(dist.get_backend()), int(group._get_sequence_number_for_group())
         except RuntimeError:  # a backend that does not count
             return str(dist.get_backend()), 0
 
-    def _is_used_up(self, store: Any) -> bool:
-        try:
-            return bool(store.num_keys() > self._clean_keys)
-        except RuntimeError:  # its connection was cut by an interrupt
-            return True
+    def begin_run(self) -> None:
+        """A run begins: groups that the last one has taken down may go."""
+        self._store_is_used |= self.kept.any_formed
+        self.kept.let_go()
 
     def regroup(self, message: Regroup, descriptors: Sequence[int]) -> None:
         """Leave the old group, whatever it is stuck in, and form a new one if all ranks had one."""
@@ -75,6 +76,8 @@ class Group:
         if dist is not None:
             self._abandon(dist)
         self._stores.clear()
+        self._store_is_used = False
+        self.kept.let_go()
         os.environ |= {"MASTER_ADDR": message.host, "MASTER_PORT": str(message.port)}
         self.serve_store(descriptors)
         if dist is not None and message.again:

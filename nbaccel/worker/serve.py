@@ -11,6 +11,7 @@ from nbaccel.runtime import progress
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.codec import Encoded
 from nbaccel.wire.messages import (
+    LAST,
     Done,
     Exit,
     Names,
@@ -25,7 +26,6 @@ from nbaccel.wire.messages import (
 )
 from nbaccel.worker.asking import Asker
 from nbaccel.worker.execute import Executor, describe
-from nbaccel.worker.groups import keep_groups
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.regroup import Group
 from nbaccel.worker.shell import make_shell
@@ -43,7 +43,6 @@ class Server:
         self._executor = Executor(self._shell, gate)
         self._gate, self._has_run = gate, False
         self._asker = Asker(channel, gate, self._outbox)
-        self._groups = keep_groups()
 
     def serve(self) -> None:
         """Until told to exit."""
@@ -71,14 +70,14 @@ class Server:
         if self._spec.stays:  # a group that this run forms must not meet what an earlier one left in the store
             os.environ["TORCHELASTIC_RESTART_COUNT"] = str(message.number)
         progress.connect(self._show_progress)
-        self._groups.let_go()
+        self._group.begin_run()
         try:
             answer = self._call(message, descriptors)
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is the answer
             self._shell.remember(error)
             failed = describe(error, self._shell, self._spec.colors)
             names = self._changes()
-            self._outbox.send(lambda mark: replace(failed, mark=mark, names=names))
+            self._outbox.send_last(replace(failed, names=names))
             return
         finally:
             progress.disconnect()
@@ -86,7 +85,7 @@ class Server:
         descriptors = [] if parcel is None else list(parcel.descriptors())
         for_message = None if parcel is None else parcel.for_message()
         names = self._changes()
-        self._outbox.send(lambda mark: Done(mark, for_message, names), descriptors)
+        self._outbox.send_last(Done(LAST, for_message, names), descriptors)
 
     def _call(self, message: RunFunction | RunCell, descriptors: list[int]) -> Encoded | None:
         arrived = replace(message, parcel=message.parcel.with_file(descriptors))
@@ -106,7 +105,7 @@ class Server:
             self._group.regroup(message, descriptors)
         except Exception as error:  # noqa: BLE001 - the kernel side decides what to do about it
             problem = f"{type(error).__name__}: {error}"
-        self._outbox.send(lambda mark: Regrouped(mark, problem))
+        self._outbox.send_last(Regrouped(LAST, problem))
 
     def _show(self, kind: str, **content: Any) -> None:
         self._outbox.send(lambda mark: Shown(kind=kind, mark=mark, **content))

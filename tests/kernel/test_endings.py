@@ -51,6 +51,13 @@ def test_an_exit_handler_may_take_its_time(kernel: Kernel, tmp_path: Path) -> No
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_long_goodbye_is_explained(kernel: Kernel) -> None:
+    answer = kernel.ok(
+        "%%accelerate -n 2\nimport atexit, os, time\nif os.environ['RANK'] == '1': atexit.register(time.sleep, 4)"
+    )
+    assert "the code has come to its end; rank 1 still waits for threads or exit handlers" in answer.notes()
+
+
 def test_what_was_written_to_a_file_that_is_still_open_is_kept(kernel: Kernel, tmp_path: Path) -> None:
     kernel.ok(f"%%accelerate -n 1\nlog = open({str(tmp_path / 'log.txt')!r}, 'w')\nlog.write('step 1')")
     assert (tmp_path / "log.txt").read_text() == "step 1"
