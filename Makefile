@@ -52,6 +52,7 @@ lab: $(VENV)/lab  ## Open JupyterLab on the notebooks
 
 bench: $(VENV)/bench  ## Measure nbaccel beside its peers
 	$(BIN)/python benchmarks/launch.py
+	$(BIN)/python benchmarks/session.py
 	$(BIN)/python benchmarks/step.py
 
 clean:  ## Remove what was made
