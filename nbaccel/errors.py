@@ -32,8 +32,19 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 
+def _rebuilt(kind: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> BaseException:
+    """An error that has travelled: `__init__` takes data and makes the text of it, of which `args` holds the latter."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
 class NbaccelError(Exception):
     """Base of all errors that nbaccel raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
     def _render_traceback_(self) -> list[str]:
         """Lines that IPython shows: where the user called nbaccel, and what it has to say; not its own frames."""

@@ -2,22 +2,25 @@
 
 The rules: a name that a cell uses and its ranks lack is sent. A name that was sent is sent again when the kernel has
 bound it to another object since; changes inside the same object need a push. What a rank has bound itself is its own:
-it is replaced only when the kernel binds the name anew after that, and never silently.
+over a name that was sent it is replaced only when the kernel binds that anew later, and never silently; over one that
+was never sent it stays.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
 def _reference(value: object) -> Callable[[], object]:
     """A reference that does not keep large things alive; numbers, text and built-in containers know no such thing."""
     try:
-        return weakref.ref(value)
+        reference = weakref.ref(value)
     except TypeError:
         return lambda: value
+    # a dead reference gives None, which is what the kernel's name may be bound to by now
+    return lambda: _gone if (found := reference()) is None else found
 
 
 def _gone() -> object:
@@ -107,11 +110,14 @@ class Ledger:
             for rank in ranks:
                 self._there[rank].add(name)
 
-    def note_lost(self, rank: int, names: Iterable[str]) -> None:
-        """These names did not arrive at a rank: what it has of them is not known."""
+    def note_lost(self, rank: int, names: Iterable[str], keep: Collection[str]) -> None:
+        """These names did not arrive at a rank: those that it was to keep if it had them it lacks or still has, of the
+        others it may have an older object."""
         for name in names:
-            self._sent.pop(name, None)
-            self._there[rank].discard(name)
+            if name in keep:
+                self._there[rank].discard(name)
+            elif name in self._sent:
+                self._sent[name].kernels = _gone
 
     def note_same(self, names: Mapping[str, object]) -> None:
         """After a pull or a push: the kernel's objects and the workers' are the same."""

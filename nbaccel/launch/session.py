@@ -68,6 +68,7 @@ class LiveSession:
         team = Team(
             partial(start_workers, starter, self.plan, self.resolved, around, stay=True),
             partial(rendezvous, self.plan),
+            self._replace,
         )
         thread = threading.Thread(target=self._serve, args=(team, starter), name="nbaccel-session", daemon=True)
         thread.start()
@@ -89,6 +90,13 @@ class LiveSession:
             if team is self._team and not self.closed:
                 self._team, self._thread = self._new_team()
 
+    def _replace(self, team: Team) -> None:
+        """A team has broken: whoever hears of that finds fresh workers in its place already, and their ledger."""
+        with self._lock:
+            if team is self._team and not team.never_began() and not self.closed:
+                self._may_try_again = True
+                self._team, self._thread = self._new_team()
+
     # running
 
     def submit(self, job: Job, call: Call, sending: Sending, timeout_s: float | None = None) -> None:
@@ -103,44 +111,41 @@ class LiveSession:
         Raises:
             StateError: the session has ended. LaunchError: its workers did not start.
         """
-        run = Run(
-            call, job.ranks, job.feed, timeout_s, sending.keep, sending.names,
-            in_session=True, world_size=self.plan.world_size, on_end=self._note_end,
-        )  # fmt: skip
         with self._lock:
-            self._jobs[run] = job
-            accepted = not self.closed and self._team.submit(run)
             team = self._team
+            run = Run(
+                call, job.ranks, job.feed, timeout_s, sending.keep, sending.names,
+                in_session=True, world_size=self.plan.world_size, on_end=partial(self._note_end, team, self.ledger),
+            )  # fmt: skip
+            self._jobs[run] = job
+            accepted = not self.closed and team.submit(run)
         if not accepted:
             del self._jobs[run]
             call.close()
             if not self.closed and team.never_began():
-                raise self._early_end()
-            raise StateError(f"this session has ended{self._epitaph()}. Start another one.")
+                raise self._early_end(team)
+            raise StateError(f"this session has ended{_epitaph(team)}. Start another one.")
         job.attach(team, run)
 
-    def _epitaph(self) -> str:
-        return f" ({self._team.broken})" if self._team.broken else ""
-
-    def _note_end(self, run: Run) -> None:
+    def _note_end(self, team: Team, ledger: Ledger, run: Run) -> None:
         """In the team's thread: what the ranks have bound is known from now on, then whoever waits goes on."""
         answers: dict[int, Done | Failed] = {**run.stopped, **run.failed, **run.done}
         for rank, answer in answers.items():
-            self.ledger.note_bound(rank, answer.names.bound, answer.names.unbound)
+            ledger.note_bound(rank, answer.names.bound, answer.names.unbound)
         for rank in run.ranks:
             if rank not in answers or not answers[rank].names.arrived:
-                self.ledger.note_lost(rank, run.names)
+                ledger.note_lost(rank, run.names, run.keep)
         job = self._jobs.pop(run)
         if not run.all_answered and not run.interrupted and run.error() is None:
-            run.reason = self._early_end()
+            run.reason = self._early_end(team)
         job.finish()
         if run.error() is not None or run.interrupted:
             run.call.close()
 
-    def _early_end(self) -> LaunchError:
-        if self._team.never_began():
+    def _early_end(self, team: Team) -> LaunchError:
+        if team.never_began():
             return self._starter.stillborn()
-        return LaunchError(f"the session ended before the call had come to its end{self._epitaph()}.")
+        return LaunchError(f"the session ended before the call had come to its end{_epitaph(team)}.")
 
     # looking
 
@@ -169,7 +174,7 @@ class LiveSession:
             come.set()
 
         if not self._team.examine(take) or not come.wait(_REPORT_PATIENCE_S):
-            raise StateError(f"this session has ended{self._epitaph()}. Start another one.")
+            raise StateError(f"this session has ended{_epitaph(self._team)}. Start another one.")
         return answers[0]
 
     # ending
@@ -189,6 +194,10 @@ class LiveSession:
         self._team.close(NOW if self._team.busy else GOODBYE)
         if threading.current_thread() is not self._thread:
             self._thread.join(_END_PATIENCE_S)
+
+
+def _epitaph(team: Team) -> str:
+    return f" ({team.broken})" if team.broken else ""
 
 
 def _since(run: Run | None) -> str:

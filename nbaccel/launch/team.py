@@ -46,13 +46,20 @@ Command = Callable[[float], None]
 class Team:
     """Live workers. Public methods may be called from any thread, but `work`, which is the team's own."""
 
-    def __init__(self, start: Callable[[], list[Worker]], meet: Callable[[], AbstractContextManager[Meeting]] | None):
+    def __init__(
+        self,
+        start: Callable[[], list[Worker]],
+        meet: Callable[[], AbstractContextManager[Meeting]] | None,
+        on_break: Callable[[Team], None] = lambda team: None,
+    ) -> None:
         """A team that is not started yet.
 
         Args:
             start: starts the workers.
             meet: makes a new meeting point for them, for teams that stay; None for one-shot teams.
+            on_break: called in the team's thread when one that was to stay cannot go on, before anybody learns of it.
         """
+        self._on_break = on_break
         self._start, self._regrouping = start, Regrouping(meet) if meet is not None else None
         self.workers: list[Worker] = []
         self.busy: dict[int, Run] = {}
@@ -306,6 +313,7 @@ class Team:
     def _break(self, why: str, now: float) -> None:
         """A team that was to stay cannot go on."""
         self.broken = why
+        self._on_break(self)
         for run in set() if self.never_began() else set(self.busy.values()):
             run.feed.note("the session is started again: the variables of its workers are gone.")
         self._close(NOW, now)

@@ -48,6 +48,7 @@ class Zygote:
 
     def __init__(self) -> None:
         self._channel: Future[Channel] = Future()
+        self._last_words = ""
         self._asking = threading.Lock()
         self._followed: set[str] = set()
         self._seen = 0
@@ -69,6 +70,8 @@ class Zygote:
         process.wait()
         self.ended = True
         os.close(alive)
+        self._last_words = self.log()
+        self._log.close()
 
     def _start(self) -> tuple[Process, int, Channel]:
         with ExitStack() as theirs, ExitStack() as mine:
@@ -148,6 +151,8 @@ class Zygote:
 
     def log(self) -> str:
         """The end of what the zygote process has printed."""
+        if self._log.closed:
+            return self._last_words
         self._log.seek(0)
         return self._log.read().decode(errors="replace")[-_LOG_CHARACTERS:]
 

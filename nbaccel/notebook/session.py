@@ -354,7 +354,8 @@ class Session:
         late = origin_screen_for(self._shell)
         job.feed.show_late(lambda event: launch.show(event, job, late))
         self._live.ledger.note_sent(sending, self._namespace(), needs, ranks)
-        self._live.submit(job, call, sending, options.get("timeout") or config.timeout)
+        timeout_s = (options.get("timeout") or config.timeout) if job.number else None  # not for nbaccel's own
+        self._live.submit(job, call, sending, timeout_s)
         return job
 
     def _follow(self, job: Job) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from harness import Kernel, running_kernel, wait_until
-from test_faults import gone
 
 RUNNING = "nbaccel.notebook.session.running()"
 
@@ -168,46 +165,3 @@ def test_stopping_while_it_runs_leaves_nothing(session: Kernel) -> None:
     session.ok("other.close()")
     assert "the session ended before" in session.run("job.result(10)").error
     assert wait_until(lambda: len(session.children()) <= before + 1, 5)  # the zygote may be new
-
-
-def test_a_session_that_cannot_start_is_one_clear_error() -> None:
-    with running_kernel() as kernel:
-        kernel.ok("import nbaccel, sys\nsys.executable = '/bin/false'")
-        assert "LaunchError: the workers could not be started" in kernel.run("nbaccel.Session(2)").error
-
-
-def test_a_session_outlives_its_zygote() -> None:
-    with running_kernel() as kernel:
-        kernel.ok("%load_ext nbaccel\nimport os, signal\nfrom nbaccel.launch import zygote")
-        kernel.ok("%accelerate start -n 2")
-        kernel.ok("%%accelerate\nkept = 1")
-        kernel.ok("import time\nos.kill(zygote.current().pid, signal.SIGKILL)\ntime.sleep(1)")
-        assert kernel.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
-
-
-def test_a_killed_kernel_takes_its_session_along() -> None:
-    with running_kernel() as kernel:
-        kernel.ok("%load_ext nbaccel")
-        kernel.ok("%accelerate start -n 2")
-        kernel.start(
-            "%%accelerate\nimport ctypes, os, torch\nprint('running', flush=True)\n"
-            "if os.environ['RANK'] == '1': ctypes.PyDLL(None).sleep(600)\n__import__('time').sleep(600)"
-        )
-        while "running" not in str(kernel.client.get_iopub_msg(timeout=60)["content"].get("text")):
-            pass
-        time.sleep(0.5)
-        below = kernel.children()
-        assert len(below) == 3
-        os.kill(kernel.pid, signal.SIGKILL)
-        assert wait_until(lambda: gone(below), 5)
-
-
-def test_a_restarted_kernel_takes_its_session_along() -> None:
-    with running_kernel() as kernel:
-        kernel.ok("%load_ext nbaccel")
-        kernel.ok("%accelerate start -n 2")
-        below = kernel.children()
-        started = time.monotonic()
-        kernel.manager.restart_kernel(now=False)
-        assert time.monotonic() - started < 5
-        assert wait_until(lambda: gone(below), 5)

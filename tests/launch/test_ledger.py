@@ -71,6 +71,11 @@ def comes_home(*names: str) -> Step:
     return pull
 
 
+def loses(rank: int, *names: str, keep: str = "") -> Step:
+    """What was last sent to a rank did not arrive; `keep` is what it was to keep if it had it."""
+    return lambda notebook: notebook.ledger.note_lost(rank, names, keep.split())
+
+
 def prunes(notebook: Notebook) -> None:
     notebook.ledger.prune(notebook.names)
 
@@ -175,6 +180,14 @@ STORIES = (
         "a need that the kernel has no more is not sent",
         (binds("f", "g"), runs("f", "g", needs="g"), worker_deletes(0, "g"), forgets("g")), "f",
     ),
+    # what got lost on the way
+    Story("what a rank did not get is sent again", (binds("x"), runs("x"), loses(1, "x", keep="x")), "x",
+          sends="x", keeps="x"),
+    Story("the rank that got it needs nothing", (binds("x"), runs("x"), loses(1, "x", keep="x")), "x", ranks=(0,)),
+    Story(
+        "a newer object that got lost is sent again, over the older one",
+        (binds("x"), runs("x"), binds("x"), runs("x"), loses(0, "x")), "x", sends="x",
+    ),
     # pruning
     Story("pruning changes nothing of what is the same", (binds("x"), runs("x"), prunes), "x"),
     Story("what was pruned is sent again", (binds("x"), runs("x"), binds("x"), prunes), "x", sends="x"),
@@ -198,6 +211,15 @@ def test_an_equal_object_is_another_one() -> None:
     notebook = Notebook(names={"x": [1]})
     notebook.cell("x")
     notebook.names["x"] = [1]
+    assert notebook.cell("x").names == ("x",)
+
+
+def test_none_in_place_of_an_object_that_is_gone_is_another_one() -> None:
+    notebook = Notebook(names={"x": Thing()})
+    notebook.cell("x")
+    notebook.names["x"] = None
+    gc.collect()
+    prunes(notebook)
     assert notebook.cell("x").names == ("x",)
 
 

@@ -1,0 +1,56 @@
+"""How sessions begin and end, in kernels of their own: nothing is ever left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from harness import running_kernel, wait_until
+from test_faults import gone
+
+
+def test_a_session_that_cannot_start_is_one_clear_error() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("import nbaccel, sys\nsys.executable = '/bin/false'")
+        assert "LaunchError: the workers could not be started" in kernel.run("nbaccel.Session(2)").error
+
+
+def test_a_session_outlives_its_zygote() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel\nimport os, signal\nfrom nbaccel.launch import zygote")
+        kernel.ok("%accelerate start -n 2")
+        kernel.ok("%%accelerate\nkept = 1")
+        kernel.ok("import time\nos.kill(zygote.current().pid, signal.SIGKILL)\ntime.sleep(1)")
+        assert kernel.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
+
+
+@pytest.mark.parametrize(("method", "processes"), [("zygote", 3), ("spawn", 3), ("fork", 4)])
+def test_a_killed_kernel_takes_its_session_along(method: str, processes: int) -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel")
+        kernel.ok(f"%accelerate start -n 2 --start-method {method}")
+        kernel.start(
+            "%%accelerate\nimport ctypes, os, torch\nprint('running', flush=True)\n"
+            "if os.environ['RANK'] == '1': ctypes.PyDLL(None).sleep(600)\n__import__('time').sleep(600)"
+        )
+        while "running" not in str(kernel.client.get_iopub_msg(timeout=60)["content"].get("text")):
+            pass
+        time.sleep(0.5)
+        below = kernel.children()
+        assert len(below) == processes
+        os.kill(kernel.pid, signal.SIGKILL)
+        assert wait_until(lambda: gone(below), 5)
+
+
+def test_a_restarted_kernel_takes_its_session_along() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("%load_ext nbaccel")
+        kernel.ok("%accelerate start -n 2")
+        below = kernel.children()
+        started = time.monotonic()
+        kernel.manager.restart_kernel(now=False)
+        assert time.monotonic() - started < 5
+        assert wait_until(lambda: gone(below), 5)
