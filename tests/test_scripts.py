@@ -74,6 +74,7 @@ def test_an_error_ends_a_script_with_the_remote_message(tmp_path: Path) -> None:
     done = run([sys.executable, "script.py"], tmp_path)
     assert done.returncode == 1
     assert re.search(r"WorkerError: ranks? .* of 2 failed: ValueError: remote", done.stderr)
+    assert re.search(r'script.py", line 2, in fails\n +def fails\(\): raise ValueError', done.stderr)
 
 
 def test_two_machines_meet(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -236,12 +237,22 @@ def cell_call(
     )
 
 
+def _traceback(frames: dict[str, Any]) -> types.TracebackType:
+    """A traceback with the frames of another process: they can be shown, not entered."""
+    import tblib
+
+    rebuilt: types.TracebackType = tblib.Traceback.from_dict(frames).as_traceback()
+    return rebuilt
+
+
 def rebuilt_exception(parcel: Parcel | None, namespace: MutableMapping[str, object]) -> BaseException | None:
-    """The exception that a rank sent, where it can be rebuilt here."""
+    """The exception that a rank sent, with the frames that it passed through there; None if it cannot be rebuilt."""
     if parcel is None:
         return None
     try:
-        exception, _ = decode(parcel, namespace)
+        (exception, frames), _ = decode(parcel, namespace)
     except Exception:  # noqa: BLE001 - a user's exception class may refuse in any way
         return None
-    return exception if isinstance(exception, BaseException) else None
+    if not isinstance(exception, BaseException):
+        return None
+    return exception if frames is None else exception.with_traceback(_traceback(frames))

@@ -6,6 +6,7 @@ knows of its collectives comes from its monitor thread, which such a rank cannot
 
 from __future__ import annotations
 
+import html
 import linecache
 import re
 from collections import Counter
@@ -86,7 +87,7 @@ class RankReport:
         return max(waits, key=lambda one: one.waited_s, default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What all ranks do."""
 
@@ -100,6 +101,15 @@ class Report:
             lines.append(f"rank {rank.rank} {self._doing(rank)}")
             lines += [f"    {frame.text(self.sources)}" for frame in rank.frames[:_MOST_FRAMES]]
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text())}</pre>"
 
     def conclusions(self) -> list[str]:
         """Who waits for whom."""

@@ -118,7 +118,7 @@ class Auto(All):
         self._recent: deque[int] = deque(maxlen=_REMEMBERED_LINES)
         self._unmatched: dict[int, Counter[int]] = {}
         self._held: deque[tuple[float, int, str, Shown]] = deque()
-        self._main_spoke = 0.0
+        self._main_spoke = -1.0  # never
 
     def feed(self, rank: int, stream: int, text: str, now: float) -> Shown:
         if rank != self._main:
@@ -164,7 +164,9 @@ class Auto(All):
         return []
 
     def _is_due(self, since: float, now: float) -> bool:
-        return now >= max(since, self._main_spoke) + HOLD_S or now >= since + LONGEST_HOLD_S
+        """Before rank 0 has said its first word it may only be slow to start."""
+        has_fallen_silent = self._main_spoke >= 0 and now >= max(since, self._main_spoke) + HOLD_S
+        return has_fallen_silent or now >= since + LONGEST_HOLD_S
 
     def _note(self, lines: list[str]) -> None:
         for line in lines:

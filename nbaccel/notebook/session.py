@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -312,6 +313,11 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "running"
         return f"<Session of {len(self.ranks)} workers on {self._live.plan.device}, {state}>"
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<div><b>Session</b>: {html.escape(self._live.plan.describe())}{', closed' if self.closed else ''}</div>"
+        )
 
     # within
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import tblib
+
 from nbaccel.wire.codec import Encoded, decode, encode
 from nbaccel.wire.companions import Arrived
 from nbaccel.wire.messages import LAST, Failed, RunCell, RunFunction
@@ -123,7 +125,8 @@ def _rendered(error: BaseException, shell: WorkerShell, colors: str) -> tuple[st
 def _encoded(error: BaseException) -> Parcel | None:
     trace = error.__traceback__
     try:
-        parcel = encode(error.with_traceback(None), home=True).parcel
+        frames = tblib.Traceback(user_frames(error)).as_dict() if trace is not None else None
+        parcel = encode((error.with_traceback(None), frames), home=True).parcel
     except Exception:  # noqa: BLE001 - an exception that cannot travel is still shown by its text
         return None
     finally:

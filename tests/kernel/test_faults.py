@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -187,6 +188,26 @@ def test_launching_from_a_thread(kernel: Kernel, how: str) -> None:
         f"t = {how}; t.start(); t.join()"
     )
     assert kernel.value("out") == [3]
+
+
+def test_a_run_that_a_widget_started_is_stopped_like_any_other(fresh_kernel: Kernel, tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    fresh_kernel.ok(
+        f"import ipywidgets, nbaccel, pathlib, time\nseen = []\nbegan = {str(began)!r}\n"
+        "def work():\n    pathlib.Path(began).touch()\n    time.sleep(60)\ndef go(_):\n"
+        "    seen.append(nbaccel.notebook_launcher(lambda: 'first', num_processes=2))\n"
+        "    try: nbaccel.notebook_launcher(work, num_processes=2)\n"
+        "    except KeyboardInterrupt: seen.append('stopped')\nbutton = ipywidgets.Button()\nbutton.on_click(go)"
+    )
+    click = {
+        "comm_id": fresh_kernel.value("button.model_id"),
+        "data": {"method": "custom", "content": {"event": "click"}},
+    }
+    fresh_kernel.client.shell_channel.send(fresh_kernel.client.session.msg("comm_msg", click))
+    assert wait_until(began.exists, 30)
+    fresh_kernel.manager.interrupt_kernel()
+    assert settled(fresh_kernel)
+    assert fresh_kernel.value("seen") == ["first", "stopped"]
 
 
 def test_stop_is_heard_before_the_workers_are_born(fresh_kernel: Kernel) -> None:
