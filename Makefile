@@ -39,7 +39,7 @@ demo: $(VENV)/base  ## Run notebooks/01_first_run.ipynb in a real kernel and sho
 	$(BIN)/python notebooks/run.py notebooks/01_first_run.ipynb $(BUILD)/demo
 
 test: $(VENV)/test  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/test  ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

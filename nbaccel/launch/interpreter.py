@@ -21,7 +21,13 @@ def installed_path() -> list[str]:
     script = sys.argv[0] if sys.argv and sys.argv[0] else os.curdir
     local = {os.path.realpath(os.getcwd()), os.path.dirname(os.path.realpath(script))}
     kept = [entry for entry in sys.path if entry and (is_installed(entry) or os.path.realpath(entry) not in local)]
-    return kept if _HOME in kept else [*kept, _HOME]
+    return kept if _HOME in kept else _with_home(kept)
+
+
+def _with_home(path: list[str]) -> list[str]:
+    """The same nbaccel as here, even if another copy is installed; behind everything else where there is none."""
+    other = next((number for number, entry in enumerate(path) if Path(entry, "nbaccel").is_dir()), len(path))
+    return [*path[:other], _HOME, *path[other:]]
 
 
 def is_installed(path: str) -> bool:

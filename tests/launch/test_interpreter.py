@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import nbaccel
 from nbaccel.launch.interpreter import installed_path, is_installed
 
 
@@ -27,3 +28,13 @@ def test_the_files_beside_the_notebook_are_not_handed_on(tmp_path: Path, monkeyp
     assert str(tmp_path) not in installed_path()
     assert os.path.dirname(os.__file__) in installed_path()
     assert not is_installed(str(tmp_path / "random.py"))
+
+
+def test_workers_find_the_nbaccel_of_the_kernel_before_any_other_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other" / "nbaccel").mkdir(parents=True)
+    home = str(Path(nbaccel.__file__).parents[1])
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "path", [home, str(tmp_path), str(tmp_path / "other")])
+    assert installed_path() == [str(tmp_path), home, str(tmp_path / "other")]
