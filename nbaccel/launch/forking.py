@@ -12,7 +12,8 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from typing import IO
@@ -68,7 +69,7 @@ def check_fork() -> None:
             f"{device} is in use in the kernel{woken}. A forked process cannot use it.",
             "Use start_method='zygote', which is safe whatever the kernel did, or restart the kernel.",
         )
-    if "torch" in sys.modules and not _probe_lives():
+    if "torch" in sys.modules and not _in_new_thread(_probe_lives):
         raise PlanError(
             "start_method='fork'",
             "in a copy of the kernel torch's operators do not come back: they wait for threads (say OpenMP's) that "
@@ -90,6 +91,12 @@ def _open_device() -> str | None:
                 if target.startswith(prefix):
                     return name
     return None
+
+
+def _in_new_thread(function: Callable[[], bool]) -> bool:
+    """As the launch will fork: a thread that has used torch itself has a pool that its copy would wait for."""
+    with ThreadPoolExecutor(1) as one:
+        return one.submit(function).result()
 
 
 def _probe_lives() -> bool:
