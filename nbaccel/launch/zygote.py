@@ -49,6 +49,7 @@ class Zygote:
     def __init__(self) -> None:
         self._channel: Future[Channel] = Future()
         self._last_words = ""
+        self._reading = threading.Lock()
         self._asking = threading.Lock()
         self._followed: set[str] = set()
         self._seen = 0
@@ -70,8 +71,9 @@ class Zygote:
         process.wait()
         self.ended = True
         os.close(alive)
-        self._last_words = self.log()
-        self._log.close()
+        self.log()
+        with self._reading:
+            self._log.close()
 
     def _start(self) -> tuple[Process, int, Channel]:
         with ExitStack() as theirs, ExitStack() as mine:
@@ -151,10 +153,11 @@ class Zygote:
 
     def log(self) -> str:
         """The end of what the zygote process has printed."""
-        if self._log.closed:
+        with self._reading:
+            if not self._log.closed:
+                self._log.seek(0)
+                self._last_words = self._log.read().decode(errors="replace")[-_LOG_CHARACTERS:]
             return self._last_words
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")[-_LOG_CHARACTERS:]
 
     def stop(self) -> None:
         """Close the channel; the zygote ends, and all below it."""
