@@ -74,7 +74,7 @@ def test_a_submitted_function_is_a_future(kernel: Kernel) -> None:
 
 def test_a_cancelled_job_says_so_and_leaves_nothing(kernel: Kernel) -> None:
     kernel.ok(
-        "from concurrent.futures import CancelledError\njob = nbaccel.submit(time.sleep, (60,), num_processes=2)\ntime.sleep(0.3)"
+        "import time\nfrom concurrent.futures import CancelledError\njob = nbaccel.submit(time.sleep, (60,), num_processes=2)\ntime.sleep(0.3)"
     )
     assert kernel.value("(job.cancel(), )") == (True,)
     assert "CancelledError" in kernel.run("job.result(10)").error
@@ -96,7 +96,7 @@ def test_the_error_of_a_background_job_is_seen_in_its_cell_and_raised_by_result(
 
 
 def test_jobs_of_a_session_run_side_by_side_on_different_ranks(kernel: Kernel) -> None:
-    kernel.ok("session = nbaccel.Session(2)\nstarted = time.monotonic()")
+    kernel.ok("import time\nsession = nbaccel.Session(2)\nstarted = time.monotonic()")
     kernel.ok(
         "jobs = [session.submit(time.sleep, (1.0,), ranks=rank) for rank in (0, 1)]\n[job.result(20) for job in jobs]"
     )
