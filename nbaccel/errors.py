@@ -2,6 +2,7 @@
 
     NbaccelError
     ├── ConfigError (ValueError)       a key or value of the configuration makes no sense
+    │   └── ConfigFileError            a configuration file cannot be read
     ├── PlanError (ValueError)         the wish is well formed, but this machine or this combination cannot do it
     ├── CallError (TypeError)          a function was called with arguments that it does not take
     ├── MissingExtraError (ImportError)  an optional package is needed
@@ -74,6 +75,16 @@ class ConfigError(NbaccelError, ValueError):
         self.written, self.place, self.possible, self.meant = written, place, possible, meant
         hint = f" Did you mean {meant!r}?" if meant else ""
         super().__init__(f"{written} ({place}) is not valid. Possible: {possible}.{hint}")
+
+
+class ConfigFileError(ConfigError):
+    """A configuration file cannot be read; says where, why and what to do."""
+
+    def __init__(self, place: str, problem: str, remedy: str, excerpt: str = "") -> None:
+        self.problem, self.remedy, self.excerpt = problem, remedy, excerpt
+        self.written, self.place, self.possible, self.meant = problem, place, remedy, None
+        shown = f"\n{excerpt}" if excerpt else ""
+        Exception.__init__(self, f"{place}: {problem}. {remedy}{shown}")
 
 
 class PlanError(NbaccelError, ValueError):
@@ -254,8 +265,8 @@ def name_ranks(ranks: Sequence[int]) -> str:
     return f"ranks {', '.join(names[:-1])} and {names[-1]}"
 
 
-def nearest(written: object, possible: Iterable[str]) -> str | None:
-    """The legal word that was probably meant, or None."""
+def nearest(written: object, possible: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The legal word that was probably meant, or None; `cutoff` is how alike they must be, from 0 to 1."""
     by_lower = {word.lower(): word for word in possible}
-    close = difflib.get_close_matches(str(written).lower(), by_lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(written).lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else None

@@ -10,7 +10,7 @@ import ipywidgets
 import pytest
 
 from nbaccel.config import call_layer, resolve
-from nbaccel.config.schema import KEYS
+from nbaccel.config.schema import COMMON
 from nbaccel.errors import ConfigError
 from nbaccel.machine import Gpu, Machine
 from nbaccel.notebook.flags import parse
@@ -26,7 +26,7 @@ def form_on(machine: Machine, environ: Mapping[str, str] | None = None) -> Confi
 
 def test_every_key_has_a_labelled_control_of_its_kind() -> None:
     form = form_on(CPU_ONLY)
-    assert list(form.controls) == list(KEYS)
+    assert list(form.controls) == list(COMMON)
     for name, control in form.controls.items():
         assert control.description == name
     kinds = {name: type(control) for name, control in form.controls.items()}

@@ -9,8 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from nbaccel import __version__
-from nbaccel.config import Resolved, resolve
-from nbaccel.config.schema import KEYS
+from nbaccel.config import COMMON, Resolved, Table, resolve, table
 from nbaccel.machine import Machine, probe
 
 PACKAGES = ("torch", "ipython", "ipywidgets")
@@ -25,8 +24,7 @@ def command() -> None:
     for package in PACKAGES:
         click.echo(f"{package:<11} {installed_version(package)}")
     click.echo()
-    for line in describe_configuration(resolve()):
-        click.echo(line)
+    click.echo(describe_configuration(resolve()))
 
 
 def describe_machine(machine: Machine) -> Iterator[str]:
@@ -40,11 +38,9 @@ def describe_machine(machine: Machine) -> Iterator[str]:
         yield f"            {device}"
 
 
-def describe_configuration(resolved: Resolved) -> Iterator[str]:
-    """One line per key: its value and where it came from."""
-    width = max(map(len, KEYS))
-    for key in KEYS:
-        yield f"{key:<{width}} = {getattr(resolved.config, key)!r}  from {resolved.origin(key).place}"
+def describe_configuration(resolved: Resolved) -> Table:
+    """The keys that most people need, and all that somebody has set."""
+    return table(resolved, [*COMMON, *(key for key in resolved.given() if key not in COMMON)])
 
 
 def installed_version(package: str) -> str:

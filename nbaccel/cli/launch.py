@@ -34,7 +34,7 @@ def _option(key: Key) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The flag of a key. Its value stays text: the schema checks it, and its error says what is possible."""
     flags = [f"{flag}/--no-{flag[2:]}" for flag in key.flags] if key.is_switch else key.flags
     metavar = None if key.is_switch else "|".join(key.choices) or "VALUE"
-    return click.option(key.name, *flags, default=None, metavar=metavar, help=key.text)
+    return click.option(key.name.replace(".", "__"), *flags, default=None, metavar=metavar, help=key.text)
 
 
 @click.command(
@@ -52,7 +52,7 @@ def command(script: str, arguments: Sequence[str], **flags: object) -> None:
 
     Flags come before SCRIPT. What no flag gives comes from the environment, then from the defaults.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
     by_flag = call_layer(given, place=lambda name: f"the flag {KEYS[name].flags[0]}")
     by_command = call_layer({"start_method": "spawn"}, place=lambda _: "nbaccel launch")
     config = resolve(by_flag, by_command).config

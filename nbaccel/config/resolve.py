@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from nbaccel.config.layers import Layer, Setting, default_layer, environment_layer
-from nbaccel.config.schema import KEYS, RunConfig
+from nbaccel.config.explain import Explanation, explanation
+from nbaccel.config.files.legacy import Note
+from nbaccel.config.interpolate import interpolated, nested
+from nbaccel.config.layers import PARAMS, Layer, Setting
+from nbaccel.config.reconcile import reconciled
+from nbaccel.config.schema import KEYS, SECTIONS, RunConfig
+from nbaccel.config.secrets import masked
+from nbaccel.config.sources import read_sources
 from nbaccel.errors import ConfigError, nearest
+
+Chain = Mapping[str, tuple[Setting, ...]]
 
 
 @dataclass(frozen=True)
@@ -20,27 +30,58 @@ class Resolved:
 
     Attributes:
         config: the merged values, checked.
-        chain: for each key the settings of all layers that hold it, the winner first.
+        chain: for each key (dotted) the settings of all layers that hold it, the winner first.
+        notes: what is old in the files that were read.
+        files: these files, the highest layer first.
+        dotenv: variables of the project's `.env` file.
     """
 
     config: RunConfig
-    chain: Mapping[str, tuple[Setting, ...]]
+    chain: Chain
+    notes: tuple[Note, ...] = ()
+    files: tuple[Path, ...] = ()
+    dotenv: Mapping[str, str] = field(default_factory=dict)
+
+    def value(self, key: str) -> Any:
+        """The value of a key by its dotted name. Raises ConfigError for a key that does not exist."""
+        if key == PARAMS or key.startswith(f"{PARAMS}."):
+            return _below(self.config.params, key.split(".")[1:])
+        self._settings(key)
+        value: Any = self.config
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
 
     def origin(self, key: str) -> Setting:
         """The setting that won. Raises ConfigError for a key that does not exist."""
         return self._settings(key)[0]
 
+    def given(self) -> list[str]:
+        """The keys that somebody has set."""
+        return [key for key, settings in self.chain.items() if settings[0].layer != "default"]
+
     def with_setting(self, key: str, value: object, place: str) -> Any:
         """What a key's value would be, checked, if this was given too. Raises ConfigError if that is not valid."""
         chain = {**self.chain, key: (Setting(value, "call", place), *self._settings(key))}
-        return getattr(_checked(chain), key)
+        return Resolved(_checked(chain), chain).value(key)
 
-    def explain(self, key: str) -> str:
-        """Says in words which value a key has, why, and what it shadows."""
-        winner, *shadowed = self._settings(key)
-        lines = [f"{key} = {getattr(self.config, key)!r} from {winner.place} ({winner.layer})"]
-        lines += [f"  shadows {setting.value!r} from {setting.place} ({setting.layer})" for setting in shadowed]
-        return "\n".join(lines)
+    def explain(self, key: str) -> Explanation:
+        """Which value a key has, why, what it shadows, and whether it has an effect; prints as text and as a table.
+
+        Args:
+            key: its dotted name; the last part alone is enough where there is one such key.
+
+        Raises:
+            ConfigError: there is no such key.
+        """
+        name = _full_name(key, self.chain)
+        return explanation(name, masked(name, self.value(name)), self._settings(name), self.value)
+
+    def diff(self, other: Resolved) -> Mapping[str, tuple[Any, Any]]:
+        """The keys whose values differ, with both values: this one's, the other's; secrets masked."""
+        keys = [*self.chain, *(key for key in other.chain if key not in self.chain)]
+        values = {key: (_value_or_none(self, key), _value_or_none(other, key)) for key in keys}
+        return {key: (masked(key, a), masked(key, b)) for key, (a, b) in values.items() if a != b}
 
     def _settings(self, key: str) -> tuple[Setting, ...]:
         if key not in self.chain:
@@ -48,40 +89,117 @@ class Resolved:
         return self.chain[key]
 
 
-def resolve(*layers: Layer, environ: Mapping[str, str] | None = None) -> Resolved:
-    """Merge layers, highest first, over the environment and the defaults.
+def resolve(
+    *layers: Layer,
+    environ: Mapping[str, str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    config_file: str | os.PathLike[str] | None = None,
+    params: Iterable[str] = (),
+) -> Resolved:
+    """Merge all layers: those given here, the notebook's, the environment, the files, the defaults.
 
     Args:
         layers: what the caller gives, highest first (`call_layer(...)`).
         environ: the environment to read; left out: `os.environ`. Never written.
+        folder: where the search for the project file begins; left out: the working folder.
+        config_file: the named file; left out: the one that ACCELERATE_CONFIG_FILE names.
+        params: names of parameters that the user's own variables may set.
 
     Raises:
         ConfigError: a key is unknown or the value that won is not valid; names it, its place and what is possible.
     """
     given = os.environ if environ is None else environ
+    for layer in layers:
+        for name, setting in layer.items():
+            if name not in KEYS and not name.startswith(f"{PARAMS}."):
+                raise unknown_key(name, setting.place)
+    start = Path.cwd() if folder is None else Path(folder)
+    sources = read_sources(layers, given, start, config_file, frozenset(params))
+    if sources.unknown:
+        raise sources.unknown[0]
+    chain = merged((*layers, *sources.layers))
+    return Resolved(_checked(chain), chain, sources.notes, sources.files, sources.dotenv)
+
+
+def merged(layers: Iterable[Layer]) -> Chain:
+    """The settings of all layers by key, the winner first."""
     chain: dict[str, tuple[Setting, ...]] = {}
-    for layer in (*layers, environment_layer(given), default_layer()):
-        for key, setting in layer.items():
-            if key not in KEYS:
-                raise unknown_key(key, setting.place)
-            chain[key] = (*chain.get(key, ()), setting)
-    return Resolved(_checked(chain), chain)
+    for layer in layers:
+        for name, setting in layer.items():
+            holder = _shadowed_by(name, chain) if name.startswith(f"{PARAMS}.") else name
+            chain[holder] = (*chain.get(holder, ()), setting)
+    return reconciled(chain)
+
+
+def _shadowed_by(name: str, chain: Chain) -> str:
+    """The key whose chain a parameter joins: its own, unless a higher layer gave a value in place of its mapping."""
+    parts = name.split(".")
+    for end in range(2, len(parts)):
+        if ".".join(parts[:end]) in chain:
+            return ".".join(parts[:end])
+    return next((held for held in chain if held.startswith(f"{name}.")), name)
 
 
 def unknown_key(key: str, place: str) -> ConfigError:
-    return ConfigError(key, place, f"the keys {', '.join(KEYS)}", nearest(key, KEYS))
+    short = {known.short_name: known.name for known in KEYS.values()}
+    meant = nearest(key, KEYS, cutoff=0.75) or short.get(key.rpartition(".")[2]) or nearest(key, (*KEYS, *SECTIONS))
+    return ConfigError(f"the key {key!r}", place, "the schema's keys (`nbaccel config show --all` lists them)", meant)
 
 
-def _checked(chain: Mapping[str, tuple[Setting, ...]]) -> RunConfig:
-    values = {key: settings[0].value for key, settings in chain.items()}
+def _full_name(key: str, chain: Chain) -> str:
+    if key in chain:
+        return key
+    same = [name for name in chain if name.rpartition(".")[2] == key]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise ConfigError(f"the key {key!r}", "asked for", f"one of {', '.join(same)}")
+    raise unknown_key(key, "asked for")
+
+
+def _checked(chain: Chain) -> RunConfig:
+    winners = {name: settings[0] for name, settings in chain.items()}
+    values = {
+        name: setting.value
+        for name, setting in winners.items()
+        if setting.layer != "default" and not _means_default(name, setting)
+    }
+    values |= interpolated(winners, _run_dir(values))
     try:
-        return RunConfig.model_validate(values)
+        return RunConfig.model_validate(nested(values))
     except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        raise wrong_value(key, chain[key][0]) from None
+        name = _key_at(error.errors()[0]["loc"])
+        raise wrong_value(name, chain[name][0], values.get(name)) from None
 
 
-def wrong_value(key: str, setting: Setting) -> ConfigError:
+def _means_default(name: str, setting: Setting) -> bool:
+    """Null stands for the default where it is no value of its own."""
+    return setting.value is None and name in KEYS and not KEYS[name].is_nullable
+
+
+def _run_dir(values: Mapping[str, object]) -> str:
+    return os.path.join(str(values.get("project_dir") or "."), "runs", time.strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def _key_at(location: tuple[str | int, ...]) -> str:
+    """The key at a place of pydantic's; what follows it tells which branch of a union failed."""
+    parts = [str(part) for part in location]
+    return ".".join(parts[:2]) if ".".join(parts[:2]) in KEYS else parts[0]
+
+
+def wrong_value(key: str, setting: Setting, value: object = None) -> ConfigError:
     described = KEYS[key]
-    meant = nearest(setting.value, described.choices)
-    return ConfigError(f"{key}={setting.value!r}", f"from {setting.place}", described.possible, meant)
+    written = setting.value if value is None else value
+    meant = nearest(written, described.choices)
+    return ConfigError(f"{key}={masked(key, written)!r}", f"from {setting.place}", described.possible, meant)
+
+
+def _below(params: Mapping[str, Any], parts: list[str]) -> Any:
+    value: Any = params
+    for part in parts:
+        value = value[part]
+    return value
+
+
+def _value_or_none(resolved: Resolved, key: str) -> Any:
+    return resolved.value(key) if key in resolved.chain else None

@@ -10,7 +10,7 @@ from html import escape
 import ipywidgets as widgets
 
 from nbaccel.config import Resolved, Setting, call_layer, resolve
-from nbaccel.config.schema import KEYS, Key
+from nbaccel.config.schema import COMMON, KEYS, Key
 from nbaccel.errors import ConfigError, PlanError
 from nbaccel.machine import Machine, probe
 from nbaccel.plan import Plan, decide
@@ -42,11 +42,11 @@ class ConfigForm(widgets.VBox):
     def __init__(self, machine: Machine | None = None, environ: Mapping[str, str] | None = None) -> None:
         self._machine = probe() if machine is None else machine
         self._environ = dict(os.environ if environ is None else environ)
-        self.controls = {key.name: _control(key, self._inherited(key.name)) for key in KEYS.values()}
+        self.controls = {key.name: _control(key, self._inherited(key.name)) for key in map(KEYS.__getitem__, COMMON)}
         self._untouched = {name: control.value for name, control in self.controls.items()}
-        self.notes = {name: widgets.HTML(layout=widgets.Layout(margin="2px 0")) for name in KEYS}
+        self.notes = {name: widgets.HTML(layout=widgets.Layout(margin="2px 0")) for name in COMMON}
         self.summary = widgets.HTML(layout=widgets.Layout(width="auto"))
-        cells = [cell for name in KEYS for cell in (self.controls[name], self.notes[name])]
+        cells = [cell for name in COMMON for cell in (self.controls[name], self.notes[name])]
         columns = widgets.Layout(grid_template_columns="26em minmax(0,1fr)", grid_gap="0 1em", align_items="center")
         super().__init__(children=[widgets.GridBox(cells, layout=columns), self.summary])
         self._refresh()
@@ -89,7 +89,7 @@ class ConfigForm(widgets.VBox):
 
     def _refresh(self, _: object = None) -> None:
         written = self._written()
-        outcomes = {name: self._resolve_alone(name, written) for name in KEYS}
+        outcomes = {name: self._resolve_alone(name, written) for name in COMMON}
         for name, outcome in outcomes.items():
             self.notes[name].value = _NOTE.format(escape(KEYS[name].text), _explain(KEYS[name], outcome))
         wrong = [name for name, outcome in outcomes.items() if isinstance(outcome, ConfigError)]
