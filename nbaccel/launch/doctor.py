@@ -47,8 +47,8 @@ def _short(file: str) -> str:
 
 
 def user_frames(stacks: str) -> list[Frame]:
-    """The user's part of the main thread's stack, innermost first, out of what faulthandler wrote of all threads."""
-    for thread in re.split(r"^(?=(?:Current thread|Thread) )", stacks, flags=re.MULTILINE):
+    """The user's part of the main thread's stack, innermost first, out of what faulthandler wrote."""
+    for thread in re.split(r"^(?=(?:Current thread|Thread|Stack) )", stacks, flags=re.MULTILINE):
         frames = [Frame(m["file"], int(m["line"]), m["name"]) for m in map(_FRAME.match, thread.splitlines()) if m]
         if any(frame.file.endswith(("worker/bootstrap.py", "worker/zygote.py", "worker/fresh.py")) for frame in frames):
             return [frame for frame in _above_machinery(frames) if not any(word in frame.file for word in _MACHINERY)]

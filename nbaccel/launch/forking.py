@@ -7,10 +7,12 @@ it belongs to the thread that used it, and the copy is made by another one.
 
 from __future__ import annotations
 
+import _imp
 import os
 import select
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,8 @@ from nbaccel.errors import PlanError
 from nbaccel.launch.zygote import Process, Zygote
 
 _PROBE_PATIENCE_S = 3.0
+_IMPORTS_PATIENCE_S = 10.0
+"""A launch from within an import would wait for ever for that one."""
 _DEVICES = {"/dev/nvidia": "CUDA", "/dev/accel": "the TPU", "/dev/vfio": "the TPU"}
 _SUSPECTS = ("torch", "torch_xla", "jax", "tensorflow", "cupy", "numba.cuda")
 
@@ -53,9 +57,27 @@ class ForkedZygote(Zygote):
 
 
 def _fork() -> int:
+    """Fork at a moment when no other thread is in the middle of an import.
+
+    Its copy would hold the module's lock for ever, and whoever asks for the module in the child would wait for it.
+    """
+    deadline = time.monotonic() + _IMPORTS_PATIENCE_S
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: that is what the probe is for
-        return os.fork()
+        while True:
+            _imp.acquire_lock()  # from here on no import can begin
+            try:
+                if not _is_importing() or time.monotonic() > deadline:
+                    return os.fork()
+            finally:
+                _imp.release_lock()
+            time.sleep(0.002)
+
+
+def _is_importing() -> bool:
+    return any(
+        getattr(getattr(module, "__spec__", None), "_initializing", False) for module in list(sys.modules.values())
+    )
 
 
 def check_fork() -> None:

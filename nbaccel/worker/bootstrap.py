@@ -41,7 +41,8 @@ def run_worker(ends: WorkerEnds, parent: int) -> None:
     """
     gate, connections = InterruptGate(), Connections()
     _take_place(gate, parent)
-    faulthandler.register(STACKS_SIGNAL, file=ends.stacks, all_threads=True)
+    # the main thread alone: it gets the signal, and other threads go on while their frames are read, which can crash
+    faulthandler.register(STACKS_SIGNAL, file=ends.stacks, all_threads=False)
     _open_streams(ends.stdout, ends.stderr)
     code = 1
     end = socket.socket(fileno=ends.channel)
