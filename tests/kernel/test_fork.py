@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness import Kernel, wait_until
 
 
@@ -59,3 +61,13 @@ def test_a_launch_by_fork_leaves_the_zygote_of_the_others_alone(fresh_kernel: Ke
     before = [one.pid for one in fresh_kernel.children()]
     fresh_kernel.ok("notebook_launcher(lambda: 1, num_processes=2, start_method='fork')")
     assert wait_until(lambda: [one.pid for one in fresh_kernel.children()] == before, 5)
+
+
+def test_a_fork_waits_for_an_import_in_another_thread(fresh_kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(1.5)\nready = True\n")
+    fresh_kernel.ok(
+        f"import nbaccel, sys, threading, time\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "def there():\n    import slow_to_import\n    return slow_to_import.ready\n"
+        "importing = threading.Thread(target=__import__, args=('slow_to_import',))\nimporting.start()\ntime.sleep(0.2)"
+    )
+    assert fresh_kernel.value("nbaccel.notebook_launcher(there, num_processes=1, start_method='fork')") is True

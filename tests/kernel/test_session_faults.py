@@ -165,3 +165,12 @@ def test_stopping_while_it_runs_leaves_nothing(session: Kernel) -> None:
     session.ok("other.close()")
     assert "the session ended before" in session.run("job.result(10)").error
     assert wait_until(lambda: len(session.children()) <= before + 1, 5)  # the zygote may be new
+
+
+def test_no_error_is_lost_when_a_run_is_over_at_once(session: Kernel) -> None:
+    session.ok(
+        "def failing(): no_such_name\n"
+        "errors = 0\nother = nbaccel.Session(2)\n"
+        "for _ in range(100):\n    try: other.run(failing)\n    except Exception: errors += 1\nother.close()"
+    )
+    assert session.value("errors") == 100
