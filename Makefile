@@ -54,6 +54,7 @@ bench: $(VENV)/bench  ## Measure nbaccel beside its peers
 	$(BIN)/python benchmarks/launch.py
 	$(BIN)/python benchmarks/session.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/config.py
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) $(BUILD)

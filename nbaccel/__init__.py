@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbaccel.notebook.launcher import debug_launcher, notebook_launcher, submit
     from nbaccel.notebook.session import Session
     from nbaccel.runtime.accelerator import Accelerator
+    from nbaccel.runtime.data.skip import skip_first_batches
     from nbaccel.runtime.handlers import (
         AutocastKwargs,
         DataLoaderConfiguration,
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
         GradientAccumulationPlugin,
         GradScalerKwargs,
         InitProcessGroupKwargs,
+        ProjectConfiguration,
     )
+    from nbaccel.runtime.plugins import FullyShardedDataParallelPlugin, ParallelismConfig
     from nbaccel.runtime.progress import tqdm
     from nbaccel.runtime.state import DistributedType, PartialState
     from nbaccel.wire.shared import share
@@ -36,6 +39,10 @@ _HOMES = {
     "GradScalerKwargs": "nbaccel.runtime.handlers",
     "GradientAccumulationPlugin": "nbaccel.runtime.handlers",
     "InitProcessGroupKwargs": "nbaccel.runtime.handlers",
+    "FullyShardedDataParallelPlugin": "nbaccel.runtime.plugins",
+    "ParallelismConfig": "nbaccel.runtime.plugins",
+    "ProjectConfiguration": "nbaccel.runtime.handlers",
+    "skip_first_batches": "nbaccel.runtime.data.skip",
     "PartialState": "nbaccel.runtime.state",
     "Session": "nbaccel.notebook.session",
     "debug_launcher": "nbaccel.notebook.launcher",
@@ -53,14 +60,18 @@ __all__ = [
     "DataLoaderConfiguration",
     "DistributedDataParallelKwargs",
     "DistributedType",
+    "FullyShardedDataParallelPlugin",
     "GradScalerKwargs",
     "GradientAccumulationPlugin",
     "InitProcessGroupKwargs",
+    "ParallelismConfig",
     "PartialState",
+    "ProjectConfiguration",
     "Session",
     "debug_launcher",
     "load_ipython_extension",
     "notebook_launcher",
+    "skip_first_batches",
     "submit",
     "tqdm",
     "share",

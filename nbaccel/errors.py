@@ -88,11 +88,22 @@ class ConfigFileError(ConfigError):
 
 
 class PlanError(NbaccelError, ValueError):
-    """The configuration is well formed, but cannot be carried out here."""
+    """The configuration is well formed, but cannot be carried out here.
 
-    def __init__(self, wish: str, obstacle: str, remedy: str) -> None:
-        self.wish, self.obstacle, self.remedy = wish, obstacle, remedy
-        super().__init__(f"{wish}: {obstacle} {remedy}")
+    Attributes:
+        wish: what was asked.
+        obstacle: what stands in the way.
+        remedy: what to do.
+        key: the key of the configuration that asks for it, empty where there is no single one.
+    """
+
+    def __init__(self, wish: str, obstacle: str, remedy: str, key: str = "", place: str = "") -> None:
+        self.wish, self.obstacle, self.remedy, self.key = wish, obstacle, remedy, key
+        super().__init__(f"{wish}{f' (from {place})' if place else ''}: {obstacle} {remedy}")
+
+    def at(self, place: str) -> PlanError:
+        """The same error, with the place that the wish came from."""
+        return PlanError(self.wish, self.obstacle, self.remedy, self.key, place)
 
 
 class CallError(NbaccelError, TypeError):

@@ -79,3 +79,22 @@ def test_a_failing_cell_fails_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
 def test_every_notebook_has_a_test(path: Path) -> None:
     assert path.name in Path(__file__).read_text()
+
+
+def test_configuration_explains_itself(tmp_path: Path) -> None:
+    printed = execute("04_configuration.ipynb", tmp_path)
+    assert "mixed_precision = 'bf16' from .accelerate/default_config.yaml:4:18 (project)" in printed
+    assert "mixed_precision = 'no' from %accelerate set mixed_precision (notebook)" in printed
+    assert "  shadows 'fp16' from the variable ACCELERATE_MIXED_PRECISION (environment)" in printed
+    assert "seed = 7 from shared.yaml:1:7 (project)" in printed
+    assert [line for line in printed.splitlines() if line.startswith("lr ")] == [
+        "lr 0.01, momentum 0.9, 3 epochs of batches of 64",
+        "lr 0.01, momentum 0.9, 10 epochs of batches of 64",
+        "lr 0.01, momentum 0.5, 3 epochs of batches of 64",
+        "lr 0.5, momentum 0.9, 2 epochs of batches of 8",
+    ]
+    assert "0.5 {'epochs': 1, 'batch_size': 64}" in printed
+    assert "Did you mean 'bf16'?" in printed
+    assert "the key 'mixed_precison' (in broken.yaml:2:1) is not valid" in printed
+    assert "nbaccel_snapshot: 1" in printed
+    assert errors_in(tmp_path / "04_configuration.ipynb") == []

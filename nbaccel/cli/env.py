@@ -11,6 +11,7 @@ import click
 from nbaccel import __version__
 from nbaccel.config import COMMON, Resolved, Table, resolve, table
 from nbaccel.machine import Machine, probe
+from nbaccel.machine.words import describe_devices, in_gib
 
 PACKAGES = ("torch", "ipython", "ipywidgets")
 
@@ -31,8 +32,8 @@ def describe_machine(machine: Machine) -> Iterator[str]:
     """One line per fact, one per device."""
     yield f"platform    {machine.platform}"
     yield f"cores       {machine.usable_cores} usable, {machine.physical_cores} of them physical"
-    yield f"memory      {_gib(machine.memory_bytes)}"
-    devices = list(_devices(machine)) or ["cpu"]
+    yield f"memory      {in_gib(machine.memory_bytes)}"
+    devices = list(describe_devices(machine))
     yield f"devices     {devices[0]}"
     for device in devices[1:]:
         yield f"            {device}"
@@ -49,17 +50,3 @@ def installed_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _devices(machine: Machine) -> Iterator[str]:
-    for gpu in machine.gpus:
-        size = f", {_gib(gpu.memory_bytes)}" if gpu.memory_bytes else ""
-        yield f"cuda:{gpu.index}  {gpu.name or 'GPU'}{size} (CUDA_VISIBLE_DEVICES={gpu.visible_id})"
-    if machine.tpu_chips:
-        yield f"tpu  {machine.tpu_kind}, {machine.tpu_chips} chip{'s' if machine.tpu_chips > 1 else ''}"
-    if machine.has_mps:
-        yield "mps"
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB"

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 
 import click
 
 from nbaccel import __version__
+from nbaccel.cli.late import Late, LateGroup
 from nbaccel.errors import NbaccelError
 
 COMMANDS: Mapping[str, str] = {
+    "config": "Ask, show, explain, change and check the configuration.",
     "env": "Show what exists on this machine, and the resolved configuration.",
+    "doctor": "Say what was found on this machine and what a launch will do.",
+    "test": "Check the set-up: devices, collectives, precision, a training step, a checkpoint.",
     "launch": "Run a script on every device of this machine, or on several machines.",
 }
 """Commands and what they do; each is the `command` of the module `nbaccel.cli.<name>`."""
 
 
-class _LateGroup(click.Group):
-    """A group that knows its commands by name and imports one only to run it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"nbaccel.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(cls=_LateGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LateGroup,
+    late={name: Late(text, f"nbaccel.cli.{name}") for name, text in COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="nbaccel %(version)s")
 def commands() -> None:
     """Train on every device of the machine."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nbaccel.config.files.find import DOTENV, project_folder, shown
 from nbaccel.config.files.parse import read_text
+from nbaccel.config.secrets import masked_line
 from nbaccel.errors import ConfigFileError
 
 
@@ -27,9 +28,12 @@ def read_dotenv(start: Path) -> Mapping[str, tuple[str, str]]:
 
     name, found = shown(path), {}
     for binding in parse_stream(io.StringIO(read_text(path, name))):
-        place = f"{name}:{binding.original.line}"
-        if binding.error:
-            raise ConfigFileError(place, "this is no assignment", "Write NAME=value.", binding.original.string.strip())
+        written = binding.original.string
+        blank = written[: len(written) - len(written.lstrip())]
+        place = f"{name}:{binding.original.line + blank.count(chr(10))}"
+        if binding.error or "\0" in written or (binding.key is not None and binding.value is None):
+            line = masked_line(written.strip())
+            raise ConfigFileError(place, "this is no assignment", "Write NAME=value.", line)
         if binding.key is not None and binding.value is not None:
             found[binding.key] = (binding.value, place)
     return found

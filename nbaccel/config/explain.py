@@ -41,6 +41,7 @@ class Explanation:
         lines += [
             f"  shadows {masked(self.key, setting.value)!r} from {setting.place} ({setting.layer})"
             for setting in self.shadowed
+            if setting.layer != "default" or setting.value is not None  # a default of None says nothing
         ]
         if self.effect:
             lines.append(f"  {self.effect}")

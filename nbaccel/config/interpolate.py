@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import socket
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from nbaccel.config.layers import PARAMS, Setting
+from nbaccel.config.schema import KEYS, RunConfig
+from nbaccel.config.secrets import masked
 from nbaccel.errors import ConfigError, MissingExtraError
 
 _LITERAL = frozenset({"commands", "tpu_env", "additional_args"})
@@ -40,38 +45,62 @@ def interpolated(winners: Mapping[str, Setting], run_dir: str) -> dict[str, Any]
     }
     if not open_ones:
         return {}
-    first = next(iter(open_ones.values()))
+    first, setting = next(iter(open_ones.items()))
     try:
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
+        importlib.import_module("omegaconf")
     except ImportError:
-        purpose = f"{first.value!r} in {first.place}"
+        purpose = f"{masked(first, setting.value)!r} in {setting.place}"
         raise MissingExtraError("omegaconf", purpose, "pip install 'nbaccel[hydra]'") from None
+    root = _tree(winners, open_ones)
+    root[_FREE_PORT] = _free_port() if _mentions(open_ones, _FREE_PORT) else None
+    if root.get(_RUN_DIR) is None:
+        root[_RUN_DIR] = run_dir
+    return {name: _filled(name, setting, root) for name, setting in open_ones.items()}
+
+
+def _tree(winners: Mapping[str, Setting], open_ones: Mapping[str, Setting]) -> dict[str, Any]:
+    """What interpolations can name: keys by their dotted names, parameters also by their own.
+
+    Of a key and a parameter with the same name, the parameter is meant where nobody has given the key.
+    """
     mentioned = repr([setting.value for setting in open_ones.values()])
     tree = nested(
         {
-            name: setting.value
+            name: setting.value if name in open_ones else _typed(name, setting)
             for name, setting in winners.items()
             if setting.layer != "default" or name.rpartition(".")[2] in mentioned
         }
     )
-    root = {**tree.get(PARAMS, {}), **tree}
-    root[_FREE_PORT] = _free_port() if _mentions(open_ones, _FREE_PORT) else None
-    if root.get(_RUN_DIR) is None:
-        root[_RUN_DIR] = run_dir
-    whole = OmegaConf.create(root)
+    given = {name.partition(".")[0] for name, setting in winners.items() if setting.layer != "default"}
+    return {**tree, **{name: value for name, value in tree.get(PARAMS, {}).items() if name not in given}}
 
-    def filled(name: str, setting: Setting) -> Any:
-        try:
-            chosen = OmegaConf.select(whole, name, throw_on_missing=True)
-            return OmegaConf.to_container(chosen, resolve=True) if OmegaConf.is_config(chosen) else chosen
-        except (OmegaConfBaseException, RecursionError, ValueError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise ConfigError(
-                f"{name}={setting.value!r}", f"in {setting.place}: {reason}", "the names of other keys and parameters"
-            ) from None
 
-    return {name: filled(name, setting) for name, setting in open_ones.items()}
+def _typed(name: str, setting: Setting) -> object:
+    """A variable's or flag's text as the value that the key takes, as a file would hold it."""
+    if name not in KEYS or not isinstance(setting.value, str):
+        return setting.value
+    try:
+        value: Any = RunConfig.model_validate(nested({name: setting.value}))
+    except ValidationError:
+        return setting.value  # the one who checks all keys says so, with its place
+    for part in name.split("."):
+        value = getattr(value, part)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _filled(name: str, setting: Setting, root: Mapping[str, Any]) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        value: Any = OmegaConf.create(dict(root), flags={"allow_objects": True})
+        for part in name.split("."):
+            value = value[part]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except (OmegaConfBaseException, RecursionError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        written = f"{name}={masked(name, setting.value)!r}"
+        raise ConfigError(written, f"in {setting.place}: {reason}", "the names of other keys and parameters") from None
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

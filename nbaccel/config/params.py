@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -13,6 +13,7 @@ from pydantic.errors import PydanticUserError
 from nbaccel.config.layers import PARAMS, plain_value
 from nbaccel.config.resolve import Resolved
 from nbaccel.config.schema import KEYS, SECTIONS
+from nbaccel.config.secrets import masked
 from nbaccel.errors import ConfigError, nearest
 
 _WHOLE = "params"
@@ -45,8 +46,8 @@ def names_of(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def filled(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resolved: Resolved
-) -> dict[str, Any]:
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], resolved: Resolved
+) -> Mapping[str, Any]:
     """The keyword arguments of a call, with parameters of the configuration where the call gives none.
 
     Args:
@@ -60,8 +61,8 @@ def filled(
             gave it.
     """
     params = resolved.config.params
-    if not params:
-        return dict(kwargs)
+    if not params or not isinstance(kwargs, Mapping):  # else the call's own check says what is wrong
+        return kwargs
     open_ones = _parameters(function)[len(args) :]
     hints = _hints(function)
     found = dict(kwargs)
@@ -71,8 +72,8 @@ def filled(
         if parameter.name in params:
             found[parameter.name] = _fitting(parameter.name, params[parameter.name], hints, resolved)
         elif parameter.name == _WHOLE:
-            found[_WHOLE] = as_params(params)
-    _refuse_others(function, args, found, resolved)
+            found[_WHOLE] = _fitting(_WHOLE, params, hints, resolved)
+    _refuse_others(function, resolved)
     return found
 
 
@@ -106,7 +107,7 @@ def _fitting(name: str, value: Any, hints: Mapping[str, Any], resolved: Resolved
         inner = ".".join([PARAMS, name, *map(str, first["loc"])])
         place = next((_place(key, resolved) for key in (inner, f"{PARAMS}.{name}") if key in resolved.chain), None)
         raise ConfigError(
-            f"{inner}={first['input']!r}",
+            f"{inner}={masked(inner, first['input'])!r}",
             f"from {place or _below(f'{PARAMS}.{name}', resolved)}",
             f"what {_type_name(hints[name])} allows: {first['msg'][:1].lower()}{first['msg'][1:]}",
         ) from None
@@ -127,28 +128,30 @@ def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).removeprefix("typing.")
 
 
-def _refuse_others(
-    function: Callable[..., Any], args: tuple[Any, ...], found: Mapping[str, Any], resolved: Resolved
-) -> None:
+def _refuse_others(function: Callable[..., Any], resolved: Resolved) -> None:
     """What the caller gave for this very call must be taken; a project's parameters may be for other functions."""
     known = names_of(function)
-    takes_all = _WHOLE in known or any(
-        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values()
-    )
-    if takes_all:
+    if _WHOLE in known or _takes_any(function):
         return
-    for key, setting in _given_in_call(resolved):
-        name = key.split(".")[1]
+    for name, place in _given_in_call(resolved):
         if name not in known:
             called = getattr(function, "__name__", "the function")
             possible = ", ".join(sorted(known)) or f"nothing: {called}() takes no arguments"
-            raise ConfigError(f"the parameter {name!r}", setting, possible, nearest(name, known))
+            raise ConfigError(f"the parameter {name!r}", f"from {place}", possible, nearest(name, known))
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _given_in_call(resolved: Resolved) -> Iterator[tuple[str, str]]:
     for key, chain in resolved.chain.items():
         if key.startswith(f"{PARAMS}.") and chain[0].layer == "call":
-            yield key, chain[0].place
+            yield key.split(".")[1], chain[0].place
 
 
 def overrides(words: list[str]) -> tuple[dict[str, object], list[str]]:

@@ -23,7 +23,8 @@ def _is_true(value: object) -> bool:
 
 
 def _several(value: object) -> bool:
-    return str(value).isdecimal() and int(str(value)) > 1
+    word = str(value).strip()
+    return word.isdecimal() and word.lstrip("0") not in ("", "1")
 
 
 def _is_single(value: object) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nbaccel.config.explain import Explanation, explanation
 from nbaccel.config.files.legacy import Note
 from nbaccel.config.interpolate import interpolated, nested
 from nbaccel.config.layers import PARAMS, Layer, Setting
+from nbaccel.config.notebook import NOTEBOOK
 from nbaccel.config.reconcile import reconciled
 from nbaccel.config.schema import KEYS, SECTIONS, RunConfig
 from nbaccel.config.secrets import masked
@@ -34,6 +35,7 @@ class Resolved:
         notes: what is old in the files that were read.
         files: these files, the highest layer first.
         dotenv: variables of the project's `.env` file.
+        run_dir: the folder of this run, which need not exist; `${run_dir}` stands for it.
     """
 
     config: RunConfig
@@ -41,6 +43,7 @@ class Resolved:
     notes: tuple[Note, ...] = ()
     files: tuple[Path, ...] = ()
     dotenv: Mapping[str, str] = field(default_factory=dict)
+    run_dir: str = ""
 
     def value(self, key: str) -> Any:
         """The value of a key by its dotted name. Raises ConfigError for a key that does not exist."""
@@ -63,7 +66,15 @@ class Resolved:
     def with_setting(self, key: str, value: object, place: str) -> Any:
         """What a key's value would be, checked, if this was given too. Raises ConfigError if that is not valid."""
         chain = {**self.chain, key: (Setting(value, "call", place), *self._settings(key))}
-        return Resolved(_checked(chain), chain).value(key)
+        return _made(chain).value(key)
+
+    def with_settings(self, values: Mapping[str, object], place: Callable[[str], str]) -> Resolved:
+        """The configuration if the caller gave these, too. Raises ConfigError if one is not valid."""
+        given = {key: Setting(value, "call", place(key)) for key, value in values.items()}
+        layers = [given, *({key: chain[depth]} for key, chain in self.chain.items() for depth in range(len(chain)))]
+        chain = merged(layers) if given else self.chain
+        made = _made(chain)
+        return replace(self, config=made.config, chain=chain, run_dir=made.run_dir)
 
     def explain(self, key: str) -> Explanation:
         """Which value a key has, why, what it shadows, and whether it has an effect; prints as text and as a table.
@@ -109,7 +120,7 @@ def resolve(
         ConfigError: a key is unknown or the value that won is not valid; names it, its place and what is possible.
     """
     given = os.environ if environ is None else environ
-    for layer in layers:
+    for layer in (*layers, NOTEBOOK.layer()):
         for name, setting in layer.items():
             if name not in KEYS and not name.startswith(f"{PARAMS}."):
                 raise unknown_key(name, setting.place)
@@ -118,7 +129,14 @@ def resolve(
     if sources.unknown:
         raise sources.unknown[0]
     chain = merged((*layers, *sources.layers))
-    return Resolved(_checked(chain), chain, sources.notes, sources.files, sources.dotenv)
+    made = _made(chain)
+    return replace(made, notes=sources.notes, files=sources.files, dotenv=sources.dotenv)
+
+
+def resolve_layers(layers: Iterable[Layer]) -> Resolved:
+    """Merge these layers alone, highest first; nothing else is read. Raises ConfigError as `resolve`."""
+    chain = merged(layers)
+    return _made(chain)
 
 
 def merged(layers: Iterable[Layer]) -> Chain:
@@ -142,7 +160,7 @@ def _shadowed_by(name: str, chain: Chain) -> str:
 
 def unknown_key(key: str, place: str) -> ConfigError:
     short = {known.short_name: known.name for known in KEYS.values()}
-    meant = nearest(key, KEYS, cutoff=0.75) or short.get(key.rpartition(".")[2]) or nearest(key, (*KEYS, *SECTIONS))
+    meant = short.get(key.rpartition(".")[2]) or nearest(key, KEYS, cutoff=0.75) or nearest(key, (*KEYS, *SECTIONS))
     return ConfigError(f"the key {key!r}", place, "the schema's keys (`nbaccel config show --all` lists them)", meant)
 
 
@@ -157,19 +175,22 @@ def _full_name(key: str, chain: Chain) -> str:
     raise unknown_key(key, "asked for")
 
 
-def _checked(chain: Chain) -> RunConfig:
+def _made(chain: Chain) -> Resolved:
+    """The configuration that the winners of a chain make up, checked."""
     winners = {name: settings[0] for name, settings in chain.items()}
     values = {
         name: setting.value
         for name, setting in winners.items()
         if setting.layer != "default" and not _means_default(name, setting)
     }
-    values |= interpolated(winners, _run_dir(values))
+    run_dir = _run_dir(values)
+    values |= interpolated(winners, run_dir)
     try:
-        return RunConfig.model_validate(nested(values))
+        config = RunConfig.model_validate(nested(values))
     except ValidationError as error:
         name = _key_at(error.errors()[0]["loc"])
         raise wrong_value(name, chain[name][0], values.get(name)) from None
+    return Resolved(config, chain, run_dir=config.run_dir or run_dir)
 
 
 def _means_default(name: str, setting: Setting) -> bool:

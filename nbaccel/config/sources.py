@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from nbaccel.config.dotenv import read_dotenv
@@ -57,16 +58,16 @@ def read_sources(
         ConfigError: a file cannot be read, a profile does not exist, a variable is misspelt.
     """
     dotenv = {name: held for name, held in read_dotenv(folder).items() if not environ.get(name)}
-    variables = {**{name: value for name, (value, _) in dotenv.items()}, **environ}
-    environment = environment_layer(variables, lambda name: _origin(name, dotenv))
-    higher = (*above, NOTEBOOK.layer(), environment)
+    variables = {**environ, **{name: value for name, (value, _) in dotenv.items()}}
+    origin = partial(_origin, dotenv)
+    environment = environment_layer(variables, origin)
     named = _named_file(config_file, variables, folder)
     project = _existing(find.project_file(folder), "project")
-    higher_files = (*higher, *(file.settings for file in named))
-    overlay = _profile(folder, (*higher_files, *(file.settings for file in project)))
-    files = [*named, *overlay, *project, *_existing(find.user_file(variables), "user")]
+    user = _existing(find.user_file(variables), "user")
+    choosing = (*above, NOTEBOOK.layer(), environment, *(file.settings for file in (*named, *project, *user)))
+    files = [*named, *_profile(folder, choosing), *project, *user]
     holders = (*above, NOTEBOOK.layer(), *(file.settings for file in files))
-    own = params_layer(params.union(*map(_params_of, holders)), variables)
+    own = params_layer(params.union(*map(_params_of, holders)), variables, origin)
     return Sources(
         layers=(NOTEBOOK.layer(), {**own, **environment}, *(file.settings for file in files), default_layer()),
         unknown=tuple(problem for file in files for problem in file.unknown),
@@ -80,7 +81,7 @@ def _params_of(layer: Layer) -> set[str]:
     return {name.partition(".")[2] for name in layer if name.startswith(f"{PARAMS}.")}
 
 
-def _origin(name: str, dotenv: Mapping[str, tuple[str, str]]) -> str:
+def _origin(dotenv: Mapping[str, tuple[str, str]], name: str) -> str:
     return f"the variable {name} in {dotenv[name][1]}" if name in dotenv else f"the variable {name}"
 
 

@@ -43,9 +43,9 @@ def _plain(value: Any, place: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name), place) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        wrong = next((name for name in value if not isinstance(name, str)), None)
-        if wrong is not None:
-            raise ConfigError(f"the key {wrong!r}", place, "keys that are texts")
+        for name in value:
+            if not isinstance(name, str):
+                raise ConfigError(f"the key {name!r}", place, "keys that are texts")
         return {name: _plain(inner, place) for name, inner in value.items()}
     return value
 

@@ -6,16 +6,14 @@ import sys
 from collections.abc import Mapping
 
 from nbaccel.config import Resolved
-from nbaccel.config.schema import KEYS
+from nbaccel.config.launched import LAUNCHED, as_variable, variables_of, without_ours
 from nbaccel.plan import Plan
 
 WORKER_VARIABLE = "NBACCEL_WORKER"
 """Set in workers, so that a launch inside a launch is recognised."""
 
-_FOR_THE_RUNTIME = ("mixed_precision", "gradient_accumulation_steps")
 _RUN_ID = "none"
 """As torchrun's own default; that it is there at all tells libraries that somebody else has started the ranks."""
-_ONLY_FOR_THE_KERNEL = ("ACCELERATE_GPU_IDS", "ACCELERATE_NUM_PROCESSES")
 
 
 def worker_environ(
@@ -32,7 +30,7 @@ def worker_environ(
         attempt: how often the run was started before.
     """
     place = plan.topology(local_rank)
-    environ = {name: value for name, value in base.items() if name not in _ONLY_FOR_THE_KERNEL}
+    environ = {**resolved.dotenv, **without_ours(base)}
     environ |= {
         WORKER_VARIABLE: "1",
         "RANK": str(place.rank),
@@ -54,7 +52,7 @@ def worker_environ(
         environ["CUDA_VISIBLE_DEVICES"] = plan.visible_gpus
     if plan.device == "cpu":
         environ["ACCELERATE_USE_CPU"] = "true"
-    return environ | _handed_on(resolved)
+    return environ | handed_on(resolved)
 
 
 def _one_machine(base: Mapping[str, str]) -> dict[str, str]:
@@ -64,9 +62,6 @@ def _one_machine(base: Mapping[str, str]) -> dict[str, str]:
     return {"TORCHELASTIC_USE_AGENT_STORE": "True", **chosen}
 
 
-def _handed_on(resolved: Resolved) -> dict[str, str]:
-    return {
-        KEYS[key].env: str(getattr(resolved.config, key))
-        for key in _FOR_THE_RUNTIME
-        if resolved.origin(key).layer != "default"
-    }
+def handed_on(resolved: Resolved) -> dict[str, str]:
+    """What was configured, in variables: those that Accelerate's code reads, and all settings with their places."""
+    return {**variables_of(resolved), LAUNCHED: as_variable(resolved)}

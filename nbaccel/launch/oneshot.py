@@ -12,6 +12,7 @@ from nbaccel.errors import LaunchError, WorkerDiedError, WorkerError
 from nbaccel.launch.call import Call, report
 from nbaccel.launch.job import Job
 from nbaccel.launch.output import Policy
+from nbaccel.launch.recording import record
 from nbaccel.launch.run import Run
 from nbaccel.launch.starter import STARTERS
 from nbaccel.launch.starting import Surroundings, start_workers
@@ -91,5 +92,6 @@ def start_job(
     heavy = report(call)
     if heavy:
         job.feed.note(heavy)
+    record(resolved, job.feed.note)
     OneShot(job, call, plan, resolved, colors).start()
     return job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -16,6 +17,7 @@ from nbaccel.launch.call import Call
 from nbaccel.launch.doctor import Report
 from nbaccel.launch.job import Job
 from nbaccel.launch.ledger import Ledger, Sending
+from nbaccel.launch.recording import record
 from nbaccel.launch.run import Run
 from nbaccel.launch.starter import STARTERS, Starter
 from nbaccel.launch.starting import Surroundings, rendezvous, start_workers
@@ -59,6 +61,7 @@ class LiveSession:
         self._jobs: dict[Run, Job] = {}
         self._lock = threading.Lock()
         self._may_try_again = False
+        record(resolved, logging.getLogger(__name__).warning)
         self._team, self._thread = self._new_team()
 
     def _new_team(self) -> tuple[Team, threading.Thread]:

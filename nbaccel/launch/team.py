@@ -178,7 +178,13 @@ class Team:
         for rank in run.ranks:
             self.busy[rank] = self._last[rank] = run
             self._worker(rank).last_output = ""
-            self._worker(rank).send(replace(run.call.message(rank), keep=run.keep, number=run.number), descriptors)
+            message = replace(
+                run.call.message(rank),
+                keep=run.keep,
+                number=run.number,
+                all_ranks=len(run.ranks) == len(self.workers),
+            )
+            self._worker(rank).send(message, descriptors)
 
     def _worker(self, rank: int) -> Worker:
         return next(worker for worker in self.workers if worker.rank == rank)

@@ -35,6 +35,23 @@ def physical_cores(root: Path, cpus: Collection[int]) -> int:
     return min(len(cpus), psutil.cpu_count(logical=False) or len(cpus))
 
 
+def own_cpus(root: Path, cpus: Collection[int], local_rank: int, local_world_size: int) -> frozenset[int]:
+    """One worker's share of the logical CPUs: neighbours, and hyperthreads of one core together.
+
+    More workers than CPUs: several share one.
+    """
+
+    def neighbours_first(number: int) -> tuple[int, str, int]:
+        topology = root / f"sys/devices/system/cpu/cpu{number}/topology"
+        package = _read(topology / "physical_package_id")
+        return (int(package) if package.isdigit() else 0, _siblings_of(topology).zfill(12), number)
+
+    ordered = sorted(cpus, key=neighbours_first)
+    start = local_rank * len(ordered) // local_world_size
+    end = (local_rank + 1) * len(ordered) // local_world_size
+    return frozenset(ordered[start:end] or [ordered[local_rank % len(ordered)]])
+
+
 def cpu_quota(root: Path) -> float | None:
     """Cores' worth of time that the cgroups allow (the tightest of them counts), None without a limit."""
     quotas = (_quota_in(folder) for folder in _cgroup_folders(root, "cpu"))

@@ -8,13 +8,18 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from nbaccel import launch
+from nbaccel.config import call_layer
 from nbaccel.errors import CallError, ConfigError, PlanError, StateError, nearest
+from nbaccel.launch.checkup import check_up
+from nbaccel.launch.selftest import run_test
+from nbaccel.notebook import configuring
 from nbaccel.notebook import session as sessions
-from nbaccel.notebook.flags import COMMANDS, Line, parse, parser
-from nbaccel.notebook.magics import decided
+from nbaccel.notebook.flags import COMMANDS, Line, help_text, parse
+from nbaccel.notebook.magics import decided, flag_of
 from nbaccel.notebook.screen import screen_for
 
 PROGRAM = "%accelerate"
+_CHECK_TIMEOUT_S = 60.0
 
 
 def run_line(shell: Any, line: str) -> Any:
@@ -25,7 +30,7 @@ def run_line(shell: Any, line: str) -> Any:
     """
     words = parse(line, commands=True)
     if words.wants_help:
-        print(parser().format_help())
+        print(help_text(words.words))
         return None
     if not words.words:
         return _describe(shell, words)
@@ -106,6 +111,60 @@ def debug_rank(shell: Any, rank: int) -> None:
     launch.follow(session.cell_job("%debug", (), ranks=session.chosen(rank)), screen_for(shell))
 
 
+def _why(shell: Any, words: Line, rest: list[str]) -> Any:
+    return configuring.configure(["why", _one("why", "KEY", rest)], words.config_file, _profile(words))
+
+
+def _config(shell: Any, words: Line, rest: list[str]) -> Any:
+    given = [f"{key}={value}" for key, value in words.settings.items() if key != "profile"]
+    if given:
+        raise CallError(f"{given[0]!r} is too much: set a key with {PROGRAM} config set KEY VALUE.")
+    return configuring.configure(rest, words.config_file, _profile(words))
+
+
+def _test(shell: Any, words: Line, rest: list[str]) -> None:
+    _refuse_words("test", rest)
+    resolved, plan = decided(shell, words)
+    seconds = resolved.config.timeout or _CHECK_TIMEOUT_S
+    print(run_test(resolved, plan, timeout_s=seconds, show=lambda line: print(line, flush=True)).verdict)
+
+
+def _doctor(shell: Any, words: Line, rest: list[str]) -> Any:
+    _refuse_words("doctor", rest)
+    return check_up(call_layer(words.settings, flag_of), config_file=words.config_file)
+
+
+def _profile(words: Line) -> str | None:
+    profile = words.settings.get("profile")
+    return None if profile is None else str(profile)
+
+
+def _set(shell: Any, words: Line, rest: list[str]) -> Any:
+    if not rest and words.settings:  # %accelerate set mixed_precision=bf16
+        rest = [word for key, value in words.settings.items() for word in (key, str(value))]
+    if len(rest) != 2:
+        raise CallError(f"two words are needed: {PROGRAM} set KEY VALUE.")
+    if sessions.current() is not None:
+        print(f"the running session keeps what it was started with; {PROGRAM} restart takes new settings over")
+    return configuring.set_for_notebook(*rest)
+
+
+def _unset(shell: Any, words: Line, rest: list[str]) -> None:
+    print(f"forgotten: {', '.join(configuring.unset_for_notebook(*rest)) or 'nothing was set'}")
+
+
+def _undo(shell: Any, words: Line, rest: list[str]) -> Any:
+    _refuse_words("undo", rest)
+    configuring.undo()
+    return configuring.shown()
+
+
+def _one(command: str, what: str, rest: list[str]) -> str:
+    if len(rest) != 1:
+        raise CallError(f"one word is needed: {PROGRAM} {command} {what}.")
+    return rest[0]
+
+
 def _names(command: str, words: list[str]) -> list[str]:
     names = [name for word in words for name in word.split(",") if name]
     if not names:
@@ -127,4 +186,11 @@ _COMMANDS: dict[str, Callable[[Any, Line, list[str]], Any]] = {
     "pull": _pull,
     "stacks": _stacks,
     "debug": _debug,
+    "config": _config,
+    "test": _test,
+    "doctor": _doctor,
+    "why": _why,
+    "set": _set,
+    "unset": _unset,
+    "undo": _undo,
 }

@@ -54,9 +54,9 @@ class _Magic:
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        from nbaccel.notebook.flags import parser
+        from nbaccel.notebook.flags import help_text
 
-        return parser().format_help()
+        return help_text()
 
 
 class _Debugger:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NoReturn
 
 from IPython.core.error import UsageError
 
-from nbaccel.config.schema import KEYS, Key
+from nbaccel.config import COMMON, KEYS, SHORTHANDS, Key
+from nbaccel.config.params import overrides
 from nbaccel.errors import nearest
 
 PROGRAM = "%%accelerate"
@@ -22,7 +23,8 @@ class Line:
     """A parsed line.
 
     Attributes:
-        settings: configuration that was given, by key.
+        settings: configuration that was given, by key (dotted); parameters as `params.<name>`.
+        config_file: the file of the configuration that was named.
         outputs: names to bring back into the kernel.
         ranks: on which ranks of the session; None for all.
         fresh: run on fresh workers though there is a session.
@@ -32,6 +34,7 @@ class Line:
     """
 
     settings: Mapping[str, object]
+    config_file: str | None = None
     outputs: tuple[str, ...] = ()
     ranks: tuple[int, ...] | None = None
     fresh: bool = False
@@ -56,8 +59,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run this cell on several worker processes, one per device.\n\n"
         "Names of the notebook that the cell uses are sent along; its last expression is shown.\n"
+        "NAME=VALUE sets a parameter: the cell reads it as params.NAME; any key may be written so, too.\n"
         "In a session (%accelerate start) the workers keep their variables from cell to cell.",
-        epilog=COMMANDS_HELP,
+        epilog=f"{COMMANDS_HELP}\n\n{_more()}",
     )
     made.add_argument("-h", "--help", action="store_true", help="Show this text.")
     made.add_argument("-o", "--outputs", metavar="NAME,NAME", help="Names to bring back from rank 0 into the notebook.")
@@ -70,9 +74,43 @@ def parser() -> argparse.ArgumentParser:
         const="",
         help="Go on at once; the output still comes to this cell. The job's handle is bound to NAME if that is given.",
     )
+    made.add_argument("--config-file", metavar="FILE", help="A file of the configuration, over the project's.")
+    most_needed = made.add_argument_group("configuration")
+    for name in COMMON:
+        _add(most_needed, KEYS[name])
     for key in KEYS.values():
-        _add(made, key)
+        if key.name not in COMMON:
+            _add(made, key, hidden=True)
+    for flag, (_, name, value) in SHORTHANDS.items():
+        made.add_argument(flag, dest=name, action="store_const", const=value, help=argparse.SUPPRESS)
     return made
+
+
+def help_text(words: Sequence[str] = ()) -> str:
+    """What the flags do: those that most people need, or those of a section, a heading or a name.
+
+    Args:
+        words: what to tell about, such as `fsdp` or `timeout`; empty: the most needed.
+    """
+    if not words:
+        return parser().format_help()
+    wanted = " ".join(words).lower().replace("-", "_").lstrip("_")
+    groups = [key for key in KEYS.values() if wanted in (key.group.lower().replace("-", "_"), key.section)]
+    found = groups or [key for key in KEYS.values() if wanted in key.name.lower() and key.name != "params"]
+    if not found:
+        return f"There is no flag or section {' '.join(words)!r}. {_more()}"
+    return "\n".join(_described(key) for key in found)
+
+
+def _described(key: Key) -> str:
+    flags = ", ".join(key.flags) + (f", --no-{key.flags[0][2:]}" if key.is_switch else "")
+    default = "" if key.default is None else f" Default: {key.default}."
+    return f"{flags}\n    {key.text} Possible: {key.possible}.{default}\n    key {key.name}, variable {key.env}"
+
+
+def _more() -> str:
+    groups = dict.fromkeys(key.group for key in KEYS.values() if key.name not in COMMON)
+    return f"More flags by section: {', '.join(groups)}. {PROGRAM} --help SECTION lists them."
 
 
 COMMANDS = {
@@ -84,21 +122,31 @@ COMMANDS = {
     "pull": "NAME ... bring names back from rank 0, or from --ranks RANK",
     "stacks": "where each rank is just now, and who waits for whom",
     "debug": "[RANK] look at the frames of the error that a rank of the session has met last",
+    "config": "[show|why|set|unset|validate|diff|default|update|ask] the configuration and its files",
+    "why": "KEY why a key has its value: the layer that wins, and what it shadows",
+    "set": "KEY VALUE set a key for this notebook",
+    "unset": "[KEY ...] forget what was set for this notebook",
+    "undo": "take the last set or unset back",
+    "test": "check the set-up: devices, collectives, precision, a training step, a checkpoint",
+    "doctor": "what was found on this machine, and what a launch will do",
 }
 """What `%accelerate WORD` can do."""
 
 COMMANDS_HELP = "%accelerate WORD, on a line of its own:\n" + "\n".join(
     f"  {word:<9} {text}" for word, text in COMMANDS.items()
 )
+_SWITCHES = {flag: f"--no-{flag[2:]}" for key in KEYS.values() if key.is_switch for flag in key.flags}
+_YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
-def _add(made: argparse.ArgumentParser, key: Key) -> None:
-    text = f"{key.text} Possible: {key.possible}.".replace("%", "%%")
+def _add(made: argparse._ActionsContainer, key: Key, *, hidden: bool = False) -> None:
+    text = argparse.SUPPRESS if hidden else f"{key.text} Possible: {key.possible}.".replace("%", "%%")
     if key.is_switch:
         long, *short = key.flags
         made.add_argument(*short, long, dest=key.name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        made.add_argument(*key.flags[::-1], dest=key.name, metavar=key.name.rpartition("_")[2].upper(), help=text)
+        metavar = key.short_name.rpartition("_")[2].upper()
+        made.add_argument(*key.flags[::-1], dest=key.name, metavar=metavar, help=text)
 
 
 def parse(line: str, *, commands: bool = False) -> Line:
@@ -111,29 +159,51 @@ def parse(line: str, *, commands: bool = False) -> Line:
     Raises:
         UsageError: something is no flag or command; says which one was probably meant.
     """
-    given, unknown = parser().parse_known_args(_words(line))
-    flags = [word for word in unknown if word.startswith("-")]
-    if flags or (unknown and not commands):
-        _refuse((flags or unknown)[0])
+    given, unknown = parser().parse_known_args(_switches_settled(_words(line)))
     settings = vars(given)
+    wants_help = settings.pop("help", False)
+    by_word, others = overrides(unknown)
+    flags = [word for word in others if word.startswith("-")]
+    if flags or (others and not commands and not wants_help):
+        _refuse((flags or others)[0])
     outputs = settings.pop("outputs", "")
     ranks = settings.pop("ranks", None)
     return Line(
+        config_file=settings.pop("config_file", None),
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()),
         ranks=None if ranks is None else parse_ranks(ranks),
         fresh=settings.pop("fresh", False),
         background=settings.pop("background", None),
-        words=tuple(unknown),
-        wants_help=settings.pop("help", False),
-        settings=settings,
+        words=tuple(others),
+        wants_help=wants_help,
+        settings={**settings, **by_word},
     )
+
+
+def _switches_settled(words: list[str]) -> list[str]:
+    """`--use-cpu false` and `--use-cpu=false` mean `--no-use-cpu`, as in Accelerate's launcher."""
+    settled: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag in _SWITCHES and not equals and waiting and waiting[0].lower() in (*_YES, *_NO):
+            equals, value = "=", waiting.pop(0)
+        if flag not in _SWITCHES or not equals:
+            settled.append(word)
+        elif value.lower() in (*_YES, *_NO):
+            settled.append(flag if value.lower() in _YES else _SWITCHES[flag])
+        else:
+            raise UsageError(f"{PROGRAM}: {flag}={value}: possible are true and false.")
+    return settled
 
 
 def _refuse(word: str) -> NoReturn:
     possible = [option for action in parser()._actions for option in action.option_strings]
     meant = nearest(word, possible)
     hint = f" Did you mean {meant}?" if meant else ""
-    raise UsageError(f"{PROGRAM}: {word!r} is no flag.{hint} Possible: {', '.join(sorted(possible))}.")
+    common = ", ".join(KEYS[name].flags[-1] for name in COMMON)
+    raise UsageError(f"{PROGRAM}: {word!r} is no flag.{hint} The most needed: {common}. {_more()}")
 
 
 def parse_ranks(text: str) -> tuple[int, ...]:

@@ -9,11 +9,14 @@ from typing import Any
 
 from nbaccel import launch
 from nbaccel.config import Resolved, call_layer, resolve
+from nbaccel.config.params import filled, names_of
+from nbaccel.config.structured import as_mapping, is_structured, split_config
 from nbaccel.errors import ConfigError, PlanError
 from nbaccel.launch.output import policy_for
 from nbaccel.machine import probe
+from nbaccel.notebook.announce import announce
 from nbaccel.notebook.screen import current_shell, origin_screen_for, screen_for
-from nbaccel.plan import decide
+from nbaccel.plan import settle
 
 
 def notebook_launcher(
@@ -43,6 +46,9 @@ def notebook_launcher(
     timeout: float | None = None,
     start_method: str | None = None,
     output: str | None = None,
+    params: Any = None,
+    config: Any = None,
+    **settings: Any,
 ) -> Any:
     """Run a function on several worker processes, one per device, and return what rank 0 returns.
 
@@ -76,6 +82,10 @@ def notebook_launcher(
         timeout: seconds after which the run is stopped.
         start_method: `zygote` (the default), `spawn`, or `inline` (in the kernel, for debugging).
         output: whose text is shown: `auto` (rank 0, and what others print differently), `all`, `main`.
+        params: parameters of the function, by name, as a mapping, an OmegaConf node, a pydantic model or a dataclass;
+            each is checked against the function's annotation. `params:` of the project file fills in the others.
+        config: the path of a configuration file, or an object that holds settings.
+        settings: any other key of the configuration, a section as a mapping: `fsdp_config={"fsdp_version": 2}`.
 
     Returns:
         Rank 0's return value, or with `return_all` the list of all ranks' values (of this machine).
@@ -92,13 +102,16 @@ def notebook_launcher(
         num_processes=num_processes, mixed_precision=mixed_precision, main_process_ip=host, main_process_port=port,
         machine_rank=node_rank, num_machines=num_nodes, max_restarts=max_restarts, sync_models=sync_models,
         use_cpu=use_cpu, gpu_ids=gpu_ids, gradient_accumulation_steps=gradient_accumulation_steps, seed=seed,
-        timeout=timeout, start_method=start_method, output=output,
+        timeout=timeout, start_method=start_method, output=output, params=params, config=config,
+        function=function, **settings,
     )  # fmt: skip
     shell = current_shell()
-    plan = decide(resolved.config, probe(shell))
+    plan = settle(resolved, probe(shell))
+    named = filled(function, args, kwargs or {}, resolved)
     call = launch.function_call(
-        function, args, kwargs or {}, launch.Wish(all_values=return_all, sync_models=resolved.config.sync_models)
+        function, args, named, launch.Wish(all_values=return_all, sync_models=resolved.config.sync_models)
     )
+    announce(resolved, plan)
     name = f"{getattr(function, '__name__', type(function).__name__)}()"
     values = launch.run(call, plan, resolved, screen_for(shell), _labels(log_line_prefix_template), name)
     return launch.results_of(values, return_all=return_all)
@@ -121,7 +134,8 @@ def submit(
         num_processes: how many workers.
         kwargs: keyword arguments of the function.
         return_all: the job's result is the list of all ranks' values.
-        settings: any other key of the configuration, such as `mixed_precision="bf16"` or `timeout=60`.
+        settings: any other key of the configuration, such as `mixed_precision="bf16"` or `timeout=60`; `params` and
+            `config` as for `notebook_launcher`.
 
     Returns:
         A job with a Future's words: `result(timeout)`, `exception()`, `done()`, `cancel()`, `add_done_callback`,
@@ -131,13 +145,13 @@ def submit(
         ConfigError, PlanError, CallError, ShipError, StateError: as `notebook_launcher`, before anything starts.
     """
     launch.refuse_inside_worker(os.environ)
-    resolved = resolve_call(num_processes=num_processes, **settings)
+    resolved = resolve_call(num_processes=num_processes, function=function, **settings)
     shell = current_shell()
-    plan = decide(resolved.config, probe(shell))
+    plan = settle(resolved, probe(shell))
     if plan.launcher == "inline":
         raise PlanError("submit with start_method='inline'", "it needs worker processes.", "Use zygote or spawn.")
     wish = launch.Wish(all_values=return_all, sync_models=resolved.config.sync_models)
-    call = launch.function_call(function, args, kwargs or {}, wish)
+    call = launch.function_call(function, args, filled(function, args, kwargs or {}, resolved), wish)
     screen = origin_screen_for(shell)
     job = launch.start_job(
         call,
@@ -171,10 +185,23 @@ _ARGUMENTS = {
 }
 
 
-def resolve_call(**given: Any) -> Resolved:
-    """Resolve the configuration with the arguments that were given; None means not given."""
-    values = {key: value for key, value in given.items() if value is not None}
-    return resolve(call_layer(values, lambda key: f"the argument {_ARGUMENTS.get(key, key)}="))
+def resolve_call(*, config: Any = None, function: Callable[..., Any] | None = None, **given: Any) -> Resolved:
+    """Resolve the configuration with the arguments that were given; None means not given.
+
+    Args:
+        config: the path of a file, or an object that holds settings.
+        function: what will be called; the user's own variables may set its parameters.
+        given: settings by key; a section, and `params`, may be any object that holds a configuration.
+    """
+    called = lambda key: f"the argument {_ARGUMENTS.get(key, key)}="  # noqa: E731
+    values = {
+        key: as_mapping(value, called(key)) if is_structured(value) else value
+        for key, value in given.items()
+        if value is not None
+    }
+    below, file = split_config(config, "the argument config=")
+    names = names_of(function) if function is not None else ()
+    return resolve(call_layer(values, called), below, config_file=file, params=names)
 
 
 def _meeting_point(

@@ -10,16 +10,19 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from nbaccel import launch
-from nbaccel.config import Resolved, call_layer, resolve
+from nbaccel.config import KEYS, Resolved, call_layer, resolve
+from nbaccel.config.params import as_params
+from nbaccel.config.structured import as_mapping
 from nbaccel.errors import CallError, ConfigError, PlanError, StateError
 from nbaccel.launch.job import Job
 from nbaccel.launch.output import policy_for
 from nbaccel.machine import probe
-from nbaccel.notebook.flags import PROGRAM, Line, parse, parser
+from nbaccel.notebook.announce import announce
+from nbaccel.notebook.flags import PROGRAM, Line, help_text, parse
 from nbaccel.notebook.names import bound_names, used_names
 from nbaccel.notebook.screen import PlainScreen, cell_number, origin_screen_for, screen_for
 from nbaccel.notebook.session import Session, current, running
-from nbaccel.plan import Plan, decide
+from nbaccel.plan import Plan, settle
 
 
 def run_cell(shell: Any, line: str, cell: str) -> None:
@@ -37,7 +40,7 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     """
     words = parse(line)
     if words.wants_help:
-        print(parser().format_help())
+        print(help_text(words.words))
         return
     source = _numbered(line, cell)
     tree = _parsed(shell, source)
@@ -47,7 +50,12 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     if words.ranks is not None and not in_session:
         raise UsageError(f"{PROGRAM}: --ranks chooses ranks of a session; %accelerate start -n 2 starts one.")
     names = _names_to_send(shell, tree)
-    job = _run_in_session(shell, words, source, names) if in_session else _run_fresh(shell, words, source, names, cell)
+    wants_params = "params" in used_names(tree)
+    job: Job | None
+    if in_session:
+        job = _run_in_session(shell, words, source, names, wants_params=wants_params)
+    else:
+        job = _run_fresh(shell, words, source, names, cell, wants_params=wants_params)
     if words.background:
         shell.push({words.background: job})
 
@@ -61,8 +69,13 @@ def _parsed(shell: Any, source: str) -> ast.Module | None:
         return None
 
 
-def _run_fresh(shell: Any, words: Line, source: str, names: Mapping[str, Any], cell: str) -> Job | None:
+def _run_fresh(
+    shell: Any, words: Line, source: str, names: Mapping[str, Any], cell: str, *, wants_params: bool
+) -> Job | None:
     resolved, plan = decided(shell, words)
+    if wants_params:
+        names = _with_params(names, resolved)
+    announce(resolved, plan)
     sync = resolved.config.sync_models
     call = launch.cell_call(
         source,
@@ -94,12 +107,44 @@ _PER_CELL = frozenset({"output", "timeout"})
 """Settings that a cell of a session may have of its own; the others belong to its workers."""
 
 
-def _run_in_session(shell: Any, words: Line, source: str, names: Mapping[str, Any]) -> Job:
+def _with_params(names: Mapping[str, Any], resolved: Resolved) -> Mapping[str, Any]:
+    """The names with `params`: the notebook's own, with what the configuration and this line say on top.
+
+    Raises:
+        UsageError: the notebook's `params` is nothing that holds parameters.
+    """
+    if not resolved.config.params:
+        return names
+    own = names.get("params", {})
+    try:
+        below = as_mapping(own, "the variable params")
+    except ConfigError as error:
+        raise UsageError(f"{PROGRAM}: {error}") from None
+    return {**names, "params": as_params(_joined(below, resolved.config.params))}
+
+
+def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees in one; the second one wins."""
+    joined = dict(below)
+    for name, value in above.items():
+        inner = joined.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        joined[name] = _joined(inner, value) if both else value  # type: ignore[arg-type]
+    return joined
+
+
+def _run_in_session(shell: Any, words: Line, source: str, names: Mapping[str, Any], *, wants_params: bool) -> Job:
     session = running()
     try:
         _check_same(session, words)
         ranks = session.chosen(words.ranks)
-        own = {key: session.resolved.with_setting(key, value, _flag(key)) for key, value in words.settings.items()}
+        own = {
+            key: session.resolved.with_setting(key, value, flag_of(key))
+            for key, value in words.settings.items()
+            if key in _PER_CELL
+        }
+        resolved = session.resolved.with_settings(_params_of(words), flag_of) if wants_params else session.resolved
+        own_params = {name: value for name, value in _with_params(names, resolved).items() if name == "params"}
     except (CallError, ConfigError) as error:
         raise UsageError(f"{PROGRAM}: {error}") from None
     job = session.cell_job(
@@ -109,6 +154,7 @@ def _run_in_session(shell: Any, words: Line, source: str, names: Mapping[str, An
         ranks=ranks,
         output=own.get("output"),
         timeout=own.get("timeout"),
+        extra=own_params if wants_params else {},
     )
     if words.background is not None:
         return _in_background(shell, job, origin_screen_for(shell))
@@ -117,12 +163,16 @@ def _run_in_session(shell: Any, words: Line, source: str, names: Mapping[str, An
     return job
 
 
+def _params_of(words: Line) -> dict[str, object]:
+    return {key: value for key, value in words.settings.items() if key.startswith("params.")}
+
+
 def _check_same(session: Session, words: Line) -> None:
     """Flags that contradict the running session cannot be honoured by it."""
-    for key in words.settings.keys() - _PER_CELL:
-        value = session.resolved.with_setting(key, words.settings[key], _flag(key))
-        if value != getattr(session.resolved.config, key):
-            held = getattr(session.resolved.config, key)
+    for key in words.settings.keys() - _PER_CELL - _params_of(words).keys():
+        value = session.resolved.with_setting(key, words.settings[key], flag_of(key))
+        held = session.resolved.value(key)
+        if value != held:
             raise UsageError(
                 f"{PROGRAM}: {key}={value!r}, but the running session has {key}={held!r}. "
                 f"Use {PROGRAM} --new for fresh workers, or %accelerate restart with this flag."
@@ -132,8 +182,8 @@ def _check_same(session: Session, words: Line) -> None:
 def decided(shell: Any, words: Line) -> tuple[Resolved, Plan]:
     try:
         launch.refuse_inside_worker(os.environ)
-        resolved = resolve(call_layer(words.settings, _flag))
-        return resolved, decide(resolved.config, probe(shell))
+        resolved = resolve(call_layer(words.settings, flag_of), config_file=words.config_file)
+        return resolved, settle(resolved, probe(shell))
     except (ConfigError, PlanError, StateError) as error:
         raise UsageError(f"{PROGRAM}: {error}") from None
 
@@ -143,8 +193,9 @@ def _numbered(line: str, cell: str) -> str:
     return cell if cell.startswith("%%") else f"# {PROGRAM} {line}\n{cell}"
 
 
-def _flag(key: str) -> str:
-    return f"the flag --{key.replace('_', '-')}"
+def flag_of(key: str) -> str:
+    """Where a setting of a magic's line came from, in words."""
+    return f"the flag {KEYS[key].flags[0]}" if key in KEYS else f"{key.removeprefix('params.')}= on the line"
 
 
 def _names_to_send(shell: Any, tree: ast.Module) -> Mapping[str, Any]:

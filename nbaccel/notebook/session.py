@@ -20,7 +20,7 @@ from nbaccel.machine import probe
 from nbaccel.notebook.launcher import resolve_call
 from nbaccel.notebook.screen import cell_number, current_shell, origin_screen_for, screen_for
 from nbaccel.notebook.status import Status
-from nbaccel.plan import Plan, decide
+from nbaccel.plan import Plan, settle
 from nbaccel.wire.codec import needs_of
 from nbaccel.wire.companions import settle_into
 
@@ -60,7 +60,7 @@ class Session:
     def _begin(self, resolved: Resolved) -> None:
         launch.refuse_inside_worker(os.environ)
         self._shell = current_shell()
-        plan = decide(resolved.config, probe(self._shell))
+        plan = settle(resolved, probe(self._shell))
         try:
             self._start(resolved, plan)
         except LaunchError:  # the zygote died since the last launch: the next one is as good
@@ -149,6 +149,7 @@ class Session:
         ranks: tuple[int, ...],
         output: str | None = None,
         timeout: float | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> Job:
         """Start a cell on the workers.
 
@@ -159,10 +160,11 @@ class Session:
             ranks: on which ranks.
             output: whose text is shown; left out: as the session's.
             timeout: seconds after which it is stopped; left out: as the session's.
+            extra: values that this cell alone finds, by name, whatever the notebook calls so.
         """
         name = f"cell [{cell_number(self._shell)}]"
         return self._submit(
-            self._cell(source, used, outputs, ranks),
+            self._cell(source, used, outputs, ranks, extra=extra),
             name,
             ranks,
             output=output,
@@ -178,10 +180,12 @@ class Session:
         ranks: tuple[int, ...],
         *,
         all_values: bool = False,
+        extra: Mapping[str, Any] | None = None,
     ) -> Made:
-        sending, needs = self._sending(used, ranks)
+        extra = extra or {}
+        sending, needs = self._sending([name for name in used if name not in extra], ranks)
         wish = Wish(ranks[0], all_values, self._live.resolved.config.sync_models)
-        names = self._values(sending)
+        names = {**self._values(sending), **extra}
         call = cell_call(
             source, names, outputs, wish, execution_count=cell_number(self._shell), here=lambda: None, by_name=True
         )

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbaccel.config import RunConfig
+from nbaccel.config import Resolved, RunConfig
 from nbaccel.errors import PlanError
 from nbaccel.machine import Gpu, Machine
 from nbaccel.plan.parts import check_precision, choose_device, chosen_gpus
 from nbaccel.plan.plan import Plan, Rendezvous
+from nbaccel.plan.support import refuse_unsupported
 
 MOST_DEFAULT_CPU_WORKERS = 4
 """More processes rarely help on a CPU, whose operators have threads of their own."""
+
+
+def settle(resolved: Resolved, machine: Machine) -> Plan:
+    """Like `decide`, for a configuration that knows where its values come from: errors say it."""
+    try:
+        return decide(resolved.config, machine)
+    except PlanError as error:
+        origin = resolved.origin(error.key) if error.key else None
+        if origin is None or origin.layer == "default":
+            raise
+        raise error.at(origin.place) from None
 
 
 def decide(config: RunConfig, machine: Machine) -> Plan:
@@ -24,6 +36,7 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
     Raises:
         PlanError: the wish cannot be carried out on this machine; says what stands in the way and what is possible.
     """
+    refuse_unsupported(config)
     device = choose_device(config, machine)
     check_precision(config, device)
     gpus = chosen_gpus(config, machine) if device == "cuda" else ()
@@ -34,6 +47,7 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
             f"start_method='inline' with num_processes={config.num_processes}",
             "code that runs in the kernel itself is one process.",
             "Use num_processes=1, or start_method='zygote'.",
+            "num_processes",
         )
     return Plan(
         launcher=config.start_method,
@@ -41,7 +55,7 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
         world_size=local * config.num_machines,
         local_world_size=local,
         machine_rank=config.machine_rank,
-        threads_per_worker=max(1, machine.usable_cores // local),
+        threads_per_worker=config.num_cpu_threads_per_process or max(1, machine.usable_cores // local),
         visible_gpus=",".join(gpu.visible_id for gpu in gpus) if gpus else None,
         rendezvous=_rendezvous(config),
     )
@@ -49,19 +63,35 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
 
 def _workers_here(config: RunConfig, machine: Machine, device: str, gpus: Sequence[Gpu]) -> int:
     most = {"cuda": len(gpus), "mps": 1}.get(device)
+    if config.distributed_type == "NO":
+        return _alone(config)
     if config.num_processes is None:
         return _default_workers(config, machine, most)
     wish = f"num_processes={config.num_processes}"
     here, rest = divmod(config.num_processes, config.num_machines)
     if rest:
-        raise PlanError(wish, f"it cannot be split evenly over num_machines={config.num_machines}.", "Use a multiple.")
+        raise PlanError(
+            wish, f"it cannot be split evenly over {config.num_machines} machines.", "Use a multiple.", "num_processes"
+        )
     if most is not None and here > most:
         raise PlanError(
             wish,
             f"there {'is' if most == 1 else 'are'} {most} {device.upper()} device{'' if most == 1 else 's'} to use.",
             f"Use num_processes={most * config.num_machines} or less, or use_cpu=True.",
+            "num_processes",
         )
     return here
+
+
+def _alone(config: RunConfig) -> int:
+    if config.num_processes not in (None, 1):
+        raise PlanError(
+            f"num_processes={config.num_processes}",
+            "distributed_type: NO means one process.",
+            "Leave distributed_type out, or use MULTI_GPU or MULTI_CPU.",
+            "num_processes",
+        )
+    return 1
 
 
 def _default_workers(config: RunConfig, machine: Machine, devices: int | None) -> int:
@@ -76,6 +106,7 @@ def _check_machines(config: RunConfig) -> None:
             f"machine_rank={config.machine_rank}",
             f"with num_machines={config.num_machines} there is no such machine.",
             f"Possible: 0 to {config.num_machines - 1}.",
+            "machine_rank",
         )
 
 
@@ -87,5 +118,6 @@ def _rendezvous(config: RunConfig) -> Rendezvous | None:
             f"num_machines={config.num_machines}",
             "the machines must know where to meet.",
             "Give main_process_ip and main_process_port (master_addr and use_port in notebook_launcher) of machine 0.",
+            "num_machines",
         )
     return Rendezvous(config.main_process_ip, config.main_process_port)

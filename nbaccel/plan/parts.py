@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nbaccel.config import RunConfig
 from nbaccel.errors import PlanError
 from nbaccel.machine import Gpu, Machine
+from nbaccel.plan.support import refuse_unsupported
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,17 @@ class Parts:
 
     Attributes:
         device: torch's name of the device of this process (`cpu`, `cuda:1`, `mps`).
-        strategy: `single` or `ddp`.
+        strategy: `single`, `ddp` or `fsdp`.
         precision: `no`, `bf16` or `fp16`.
         backend: torch.distributed's backend, None for one process.
+        mesh: names and sizes of the device mesh's axes, outermost first; empty where there is none.
     """
 
     device: str
     strategy: str
     precision: str
     backend: str | None
+    mesh: tuple[tuple[str, int], ...] = ()
 
 
 def topology_of(environ: Mapping[str, str]) -> Topology:
@@ -57,12 +60,16 @@ def topology_of(environ: Mapping[str, str]) -> Topology:
 
 def choose_device(config: RunConfig, machine: Machine) -> str:
     """Kind of the device to train on: the best that exists, or the CPU on request."""
-    if config.use_cpu:
+    if config.use_cpu or config.distributed_type == "MULTI_CPU":
         return "cpu"
     if machine.gpus:
         return "cuda"
     if config.gpu_ids is not None:
-        raise PlanError(f"gpu_ids={_shown(config.gpu_ids)}", "this machine has no CUDA GPU.", "Leave gpu_ids out.")
+        wish = f"gpu_ids={_shown(config.gpu_ids)}"
+        raise PlanError(wish, "this machine has no CUDA GPU.", "Leave gpu_ids out, or set use_cpu.", "gpu_ids")
+    if config.distributed_type == "MULTI_GPU":
+        wish = "distributed_type='MULTI_GPU'"
+        raise PlanError(wish, "this machine has no CUDA GPU.", "Use MULTI_CPU, or set use_cpu.", "distributed_type")
     return "mps" if machine.has_mps else "cpu"
 
 
@@ -74,9 +81,9 @@ def chosen_gpus(config: RunConfig, machine: Machine) -> Sequence[Gpu]:
     possible = f"Visible here: 0 to {len(machine.gpus) - 1}."
     for index in config.gpu_ids:
         if not 0 <= index < len(machine.gpus):
-            raise PlanError(wish, f"there is no GPU {index}.", possible)
+            raise PlanError(wish, f"there is no GPU {index}.", possible, "gpu_ids")
     if len(set(config.gpu_ids)) < len(config.gpu_ids) or not config.gpu_ids:
-        raise PlanError(wish, "each GPU must be named once, and at least one.", possible)
+        raise PlanError(wish, "each GPU must be named once, and at least one.", possible, "gpu_ids")
     return [machine.gpus[index] for index in config.gpu_ids]
 
 
@@ -87,6 +94,7 @@ def check_precision(config: RunConfig, device: str) -> str:
             "mixed_precision='fp8'",
             f"nbaccel has no fp8 arithmetic for the device {device!r}.",
             "Possible here: no, bf16, fp16.",
+            "mixed_precision",
         )
     return config.mixed_precision
 
@@ -97,16 +105,88 @@ def choose_parts(config: RunConfig, machine: Machine, topology: Topology) -> Par
     Raises:
         PlanError: the device cannot do what the configuration asks for.
     """
+    refuse_unsupported(config)
     kind = choose_device(config, machine)
     several = topology.world_size > 1
     if kind == "mps" and several:
         raise PlanError(f"{topology.world_size} processes on mps", "it is one device.", "Use one, or use_cpu=True.")
+    strategy, mesh = _choose_strategy(config, kind, topology)
     return Parts(
         device=_cuda_device(config, machine, topology) if kind == "cuda" else kind,
-        strategy="ddp" if several else "single",
+        strategy=strategy,
         precision=check_precision(config, kind),
         backend=("nccl" if kind == "cuda" else "gloo") if several else None,
+        mesh=mesh,
     )
+
+
+def _choose_strategy(config: RunConfig, kind: str, topology: Topology) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The strategy and its mesh. One process alone has nobody to share parameters with: it trains as without FSDP."""
+    _check_mesh(config, topology.world_size)
+    if topology.world_size == 1:
+        _check_alone(config, kind)
+        return "single", ()
+    replicas, shards = _replicas_and_shards(config, topology)
+    if config.distributed_type != "FSDP" or shards == 1:
+        return "ddp", ()
+    return "fsdp", (*((("dp_replicate", replicas),) if replicas > 1 else ()), ("dp_shard", shards))
+
+
+def _check_alone(config: RunConfig, kind: str) -> None:
+    if config.distributed_type == "FSDP" and config.fsdp_config.fsdp_offload_params and kind != "cpu":
+        raise PlanError(
+            "fsdp_config.fsdp_offload_params=True",
+            "one process alone does not shard, and so does not offload.",
+            "Use num_processes=2 or more, or leave it out.",
+            "fsdp_config.fsdp_offload_params",
+        )
+
+
+def _replicas_and_shards(config: RunConfig, topology: Topology) -> tuple[int, int]:
+    mesh, size = config.parallelism_config, topology.world_size
+    replicas, shards = mesh.parallelism_config_dp_replicate_size, mesh.parallelism_config_dp_shard_size
+    if replicas * shards > 1:
+        return replicas, shards
+    kind = sharding_strategy(config)
+    if kind == "NO_SHARD":
+        return size, 1
+    if kind.startswith("HYBRID_SHARD") and size % topology.local_world_size == 0:
+        return size // topology.local_world_size, topology.local_world_size
+    return 1, size
+
+
+def sharding_strategy(config: RunConfig) -> str:
+    """What FSDP shards; Accelerate's older files say it in `fsdp_reshard_after_forward`."""
+    told = config.fsdp_config.fsdp_sharding_strategy
+    word = config.fsdp_config.fsdp_reshard_after_forward
+    if isinstance(word, bool) or word == told:
+        return told
+    if told != "FULL_SHARD":
+        raise PlanError(
+            f"fsdp_config.fsdp_reshard_after_forward={word}",
+            f"fsdp_sharding_strategy says {told}.",
+            "Give one of them; true or false says whether full parameters are freed after the forward pass.",
+            "fsdp_config.fsdp_reshard_after_forward",
+        )
+    return word
+
+
+def _check_mesh(config: RunConfig, processes: int) -> None:
+    mesh = config.parallelism_config
+    replicas, shards = mesh.parallelism_config_dp_replicate_size, mesh.parallelism_config_dp_shard_size
+    name = "shard" if shards > 1 else "replicate"
+    key = f"parallelism_config.parallelism_config_dp_{name}_size"
+    wish = f"dp_replicate_size={replicas}, dp_shard_size={shards} (parallelism_config)"
+    if replicas * shards not in (1, processes):
+        raise PlanError(
+            wish,
+            f"that is a mesh of {replicas * shards} processes, and there are {processes}.",
+            f"Use sizes whose product is {processes}, or {replicas * shards} processes.",
+            key,
+        )
+    if shards > 1 and config.distributed_type != "FSDP":
+        kind = config.distributed_type or "data parallel training"
+        raise PlanError(wish, f"{kind} does not shard.", "Set distributed_type: FSDP, or leave dp_shard_size out.", key)
 
 
 def _cuda_device(config: RunConfig, machine: Machine, topology: Topology) -> str:

@@ -6,7 +6,6 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import IO, Any
 
 import torch
@@ -15,25 +14,46 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from nbaccel.errors import CallError
+from nbaccel.errors import CallError, PlanError
 from nbaccel.runtime import collectives
 from nbaccel.runtime.accumulation import Accumulation
 from nbaccel.runtime.build import build
+from nbaccel.runtime.checkpoint.checkpoints import Checkpoints, Numbering
 from nbaccel.runtime.data.loader import PreparedLoader
+from nbaccel.runtime.data.skip import skip_first_batches
 from nbaccel.runtime.handlers import (
     AutocastKwargs,
     DataLoaderConfiguration,
     GradientAccumulationPlugin,
     Handlers,
     KwargsHandler,
+    ProjectConfiguration,
+    completed,
+    settings_of,
 )
 from nbaccel.runtime.metrics import gather_for_metrics
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
-from nbaccel.runtime.options import given_settings, loader_settings, refuse_others
+from nbaccel.runtime.options import (
+    accumulation_of,
+    constructor_layer,
+    folder_of,
+    loader_settings,
+    names_of_trackers,
+    one_number,
+    refuse_others,
+    warn_of_shadowed_flags,
+)
+from nbaccel.runtime.plugins import (
+    FullyShardedDataParallelPlugin,
+    ParallelismConfig,
+    Plugins,
+    TorchTensorParallelPlugin,
+)
 from nbaccel.runtime.preparation import Preparation
-from nbaccel.runtime.saving import save_object
+from nbaccel.runtime.saving import save_model, save_object
 from nbaccel.runtime.scheduler import AcceleratedScheduler
 from nbaccel.runtime.state import AcceleratorState, DistributedType, GradientState
+from nbaccel.runtime.tracking.trackers import Trackers
 from nbaccel.runtime.unwrap import extract_model_from_parallel
 
 
@@ -57,6 +77,12 @@ class Accelerator:
         step_scheduler_with_optimizer: False lets schedulers move by 1 at each call.
         kwargs_handlers: objects with settings of the parts, one of each kind.
         gpu_ids: GPUs to train on, by their index among the visible ones.
+        project_name: name under which trackers file the run.
+        log_with: trackers to log with: names such as `tensorboard` or `notebook`, trackers, or a list of these.
+        project_config: where checkpoints and logs go.
+        fsdp_config: keys of `fsdp_config`, as a mapping, an OmegaConf node, a pydantic model or a dataclass.
+        deepspeed_config: keys of `deepspeed_config` in the same ways, or the path of DeepSpeed's own file.
+        dynamo_backend: what compiles models.
         others: Accelerate's other arguments, which must be None.
 
     Attributes:
@@ -71,6 +97,7 @@ class Accelerator:
         mixed_precision: `no`, `bf16` or `fp16`.
         state: what all objects of `AcceleratorState` show.
         gradient_state: what all objects of `GradientState` show.
+        config: the configuration, with the origin of each value: `accelerator.config.explain("mixed_precision")`.
 
     Raises:
         ConfigError: a value makes no sense; says where it came from.
@@ -81,7 +108,7 @@ class Accelerator:
     def __init__(
         self,
         device_placement: bool = True,
-        split_batches: bool = False,
+        split_batches: bool | None = None,
         mixed_precision: str | None = None,
         gradient_accumulation_steps: int | None = None,
         cpu: bool | None = None,
@@ -89,29 +116,63 @@ class Accelerator:
         rng_types: Sequence[str] | None = None,
         project_dir: str | os.PathLike[str] | None = None,
         gradient_accumulation_plugin: GradientAccumulationPlugin | None = None,
-        step_scheduler_with_optimizer: bool = True,
+        step_scheduler_with_optimizer: bool | None = None,
         kwargs_handlers: Sequence[KwargsHandler] | None = None,
         gpu_ids: str | int | Sequence[int] | None = None,
+        project_name: str | None = None,
+        log_with: Any = None,
+        project_config: ProjectConfiguration | None = None,
+        fsdp_config: Any = None,
+        fsdp_plugin: FullyShardedDataParallelPlugin | None = None,
+        parallelism_config: ParallelismConfig | None = None,
+        torch_tp_plugin: TorchTensorParallelPlugin | None = None,
+        deepspeed_config: Any = None,
+        dynamo_backend: str | None = None,
         **others: Any,
     ) -> None:
         refuse_others(others, type(self))
-        plugin = gradient_accumulation_plugin
+        plugin = gradient_accumulation_plugin or accumulation_of(dataloader_config)
         handlers = Handlers.of(kwargs_handlers)
-        self.dataloader_config = loader_settings(split_batches, dataloader_config)
+        plugins = Plugins(fsdp_plugin, parallelism_config, torch_tp_plugin)
+        loading = loader_settings(split_batches, dataloader_config)
+        given = constructor_layer(
+            {
+                "mixed_precision": mixed_precision,
+                "gradient_accumulation_steps": one_number(gradient_accumulation_steps, plugin),
+                "cpu": cpu,
+                "gpu_ids": gpu_ids,
+                "project_dir": folder_of(project_dir, project_config),
+                "project_name": project_name,
+                "log_with": names_of_trackers(log_with),
+                "step_scheduler_with_optimizer": step_scheduler_with_optimizer,
+                "fsdp_config": fsdp_config,
+                "deepspeed_config": deepspeed_config,
+                "dynamo_backend": dynamo_backend,
+            },
+            (
+                *handlers.settings(),
+                *plugins.settings(),
+                *settings_of(loading, "the argument dataloader_config="),
+                *settings_of(plugin, "the argument gradient_accumulation_plugin="),
+                *settings_of(project_config, "the argument project_config="),
+            ),
+        )
+        self._runtime = build(given, handlers, plugins)
+        self.config = self._runtime.resolved
+        config = self.config.config
+        self.dataloader_config = completed(loading, config)
         self.rng_types = list(("generator",) if rng_types is None else rng_types)
         self.device_placement = device_placement
-        self.step_scheduler_with_optimizer = step_scheduler_with_optimizer
-        self.project_dir = project_dir
-        given = given_settings(mixed_precision, gradient_accumulation_steps, plugin, cpu, gpu_ids)
-        self._runtime = build(given, handlers)
+        self.step_scheduler_with_optimizer = config.step_scheduler_with_optimizer
+        self.project_dir = config.project_dir
         self._strategy, self._precision, self._world = (
             self._runtime.strategy,
             self._runtime.precision,
             self._runtime.world,
         )
         self._note_place()
-        steps = self._runtime.config.gradient_accumulation_steps
-        plugin = replace(plugin or GradientAccumulationPlugin(), num_steps=steps)
+        plugin = completed(plugin or GradientAccumulationPlugin(), config)
+        plugin.num_steps = config.gradient_accumulation_steps
         self.gradient_state = GradientState(plugin)
         self.gradient_state.sync_gradients = True  # an interrupted run may have left it in mid-window
         self._accumulation = Accumulation(plugin, self.gradient_state)
@@ -121,7 +182,22 @@ class Accelerator:
             self.dataloader_config,
             self.rng_types,
             device_placement,
-            step_scheduler_with_optimizer,
+            self.step_scheduler_with_optimizer,
+        )
+        if self.is_main_process:
+            warn_of_shadowed_flags(self.config)
+        project = self.project_configuration = completed(project_config or ProjectConfiguration(), config)
+        project.set_directories(config.project_dir)
+        numbering = Numbering(
+            project.project_dir,
+            project.automatic_checkpoint_naming,
+            project.total_limit,
+            project.iteration,
+            project.save_on_each_node,
+        )
+        self._checkpoints = Checkpoints(self._runtime, self._prepared, self._accumulation, numbering)
+        self._trackers = Trackers(
+            log_with or config.log_with, project.logging_dir, self.is_main_process, config.project_name
         )
         self._triggered = False
         self._window = self._strategy.window
@@ -129,7 +205,9 @@ class Accelerator:
     def _note_place(self) -> None:
         """Plain attributes: training loops ask for them in every step."""
         world = self._world
-        self.state = AcceleratorState._adopt(self._runtime.parts.precision)
+        self.state = AcceleratorState._adopt(
+            self._runtime.parts.precision, self.config, self._strategy.distributed_type, self._strategy.mesh
+        )
         self.mixed_precision = self._runtime.parts.precision
         self.distributed_type: DistributedType = self.state.distributed_type
         self.device = world.device
@@ -178,6 +256,10 @@ class Accelerator:
         """Prepare one scheduler, after its optimizer."""
         return self._prepared.scheduler(scheduler)
 
+    def skip_first_batches(self, dataloader: DataLoader[Any], num_batches: int = 0) -> DataLoader[Any]:
+        """A loader without its first batches, for one pass; it keeps all else of `dataloader`."""
+        return skip_first_batches(dataloader, num_batches)
+
     def unwrap_model(
         self, model: nn.Module, keep_fp32_wrapper: bool = True, keep_torch_compile: bool = True
     ) -> nn.Module:
@@ -192,7 +274,7 @@ class Accelerator:
 
     def get_state_dict(self, model: nn.Module, unwrap: bool = True) -> dict[str, Any]:
         """The weights of a prepared model, named as in the user's own module."""
-        return (self.unwrap_model(model) if unwrap else model).state_dict()
+        return self._strategy.model_state(self.unwrap_model(model) if unwrap else model)
 
     def free_memory(self, *objects: Any) -> list[None]:
         """Forget prepared objects and give their memory back.
@@ -252,11 +334,11 @@ class Accelerator:
         Raises:
             StateError: fp16 in the middle of an accumulation window.
         """
-        return nn.utils.clip_grad_norm_(self._prepared.unscale(parameters), max_norm, norm_type=norm_type)
+        return self._strategy.clip_grad_norm(self._prepared.unscale(parameters), max_norm, norm_type)
 
     def clip_grad_value_(self, parameters: torch.Tensor | Iterable[torch.Tensor], clip_value: float) -> None:
         """Limit each gradient's value; see `torch.nn.utils.clip_grad_value_`. Raises StateError as above."""
-        nn.utils.clip_grad_value_(self._prepared.unscale(parameters), clip_value)
+        self._strategy.clip_grad_value(self._prepared.unscale(parameters), clip_value)
 
     def unscale_gradients(self, optimizer: AcceleratedOptimizer | Sequence[AcceleratedOptimizer] | None = None) -> None:
         """Bring gradients of the given or of all optimizers to their true size (fp16). Raises StateError as above."""
@@ -399,11 +481,148 @@ class Accelerator:
         if self.is_main_process:
             save_object(obj, f, safe_serialization)
 
+    def save_model(
+        self,
+        model: nn.Module,
+        save_directory: str | os.PathLike[str],
+        max_shard_size: int | str = "10GB",
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write a prepared model's weights, in files of at most this size; all processes call it.
+
+        Args:
+            model: the model.
+            save_directory: folder of the files.
+            max_shard_size: bytes, or a text such as `5GB`.
+            safe_serialization: safetensors instead of torch's own format.
+
+        Raises:
+            CallError: the folder is a file, or the size makes no sense.
+        """
+        state = self.get_state_dict(model)
+        if self.is_main_process:
+            save_model(state, save_directory, max_shard_size, safe_serialization)
+
+    # Checkpoints
+
+    def save_state(
+        self,
+        output_dir: str | os.PathLike[str] | None = None,
+        safe_serialization: bool = True,
+        *,
+        asynchronous: bool = False,
+    ) -> Any:
+        """Save all that was prepared or registered, so that training can go on from here; all processes call it.
+
+        The folder appears whole or not at all. See `nbaccel.runtime.checkpoint`.
+
+        Args:
+            output_dir: the folder; left out with automatic naming: the next number in the project's folder.
+            safe_serialization: safetensors for the models.
+            asynchronous: write in the background; `wait_for_save` waits for it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StateError: it cannot be saved. PlanError: the models are sharded by FSDP.
+        """
+        self._refuse_shards("save_state")
+        return self._checkpoints.save(output_dir, safe_serialization, asynchronous=asynchronous)
+
+    def load_state(
+        self, input_dir: str | os.PathLike[str] | None = None, load_kwargs: Any = None, **kwargs: Any
+    ) -> None:
+        """Go on from a checkpoint; all processes call it.
+
+        Args:
+            input_dir: its folder; `latest`, or left out: the newest complete one of the project's folder.
+            load_kwargs: arguments of `load_state_dict` of the models.
+            kwargs: what load hooks are given.
+
+        Raises:
+            StateError: there is none, or it is damaged or does not fit. PlanError: the models are sharded by FSDP.
+        """
+        self._refuse_shards("load_state")
+        self._checkpoints.load(input_dir, load_kwargs, **kwargs)
+
+    def _refuse_shards(self, method: str) -> None:
+        if self.distributed_type is DistributedType.FSDP:
+            raise PlanError(
+                f"accelerator.{method}() with FSDP",
+                "checkpoints of sharded models are not supported yet.",
+                "Use accelerator.get_state_dict(model), or save_model.",
+            )
+
+    def wait_for_save(self) -> None:
+        """Wait until a checkpoint that is written in the background is complete. Raises what went wrong there."""
+        self._checkpoints.wait()
+
+    def register_for_checkpointing(self, *objects: Any) -> None:
+        """Save and load these with the others. Raises CallError unless they have state_dict and load_state_dict."""
+        self._checkpoints.register(*objects)
+
+    def register_save_state_pre_hook(self, hook: Callable[..., None]) -> Any:
+        """Call `hook(models, weights, folder)` before a checkpoint is written. Returns a handle with `remove()`."""
+        return self._checkpoints.before_saving.add(hook)
+
+    def register_load_state_pre_hook(self, hook: Callable[..., None]) -> Any:
+        """Call `hook(models, folder)` before a checkpoint is loaded. Returns a handle with `remove()`."""
+        return self._checkpoints.before_loading.add(hook)
+
+    # Tracking
+
+    def init_trackers(self, project_name: str | None = None, config: Any = None, init_kwargs: Any = None) -> None:
+        """Begin a run in every tracker of `log_with`.
+
+        Args:
+            project_name: its name.
+            config: what it was started with.
+            init_kwargs: further arguments of the trackers, by their names.
+        """
+        self._trackers.start(project_name, config, init_kwargs)
+
+    def log(self, values: Any, step: int | None = None, log_kwargs: Any = None) -> None:
+        """Log numbers by their names.
+
+        Args:
+            values: the numbers; tensors of one element are numbers.
+            step: at which step.
+            log_kwargs: further arguments of the trackers, by their names.
+        """
+        self._trackers.log(values, step, log_kwargs)
+
+    def get_tracker(self, name: str, unwrap: bool = False) -> Any:
+        """A tracker by its name; on other processes than the main one a silent one. Raises CallError."""
+        return self._trackers.get(name, unwrap)
+
     def end_training(self) -> None:
-        """Take down the process group, if this runtime made it (a session of workers keeps its own)."""
+        """Finish checkpoints and trackers, and take down the process group if this runtime made it."""
+        self._checkpoints.wait()
+        self._trackers.finish()
         self.state.destroy_process_group()
 
     # What third-party code reads
+
+    @property
+    def trackers(self) -> list[Any]:
+        return self._trackers.running
+
+    @property
+    def log_with(self) -> list[Any]:
+        return list(self._trackers.chosen)
+
+    @property
+    def logging_dir(self) -> str | None:
+        return self.project_configuration.logging_dir
+
+    @property
+    def save_iteration(self) -> int:
+        return self._checkpoints.numbering.iteration
+
+    @property
+    def _custom_objects(self) -> list[Any]:
+        return self._checkpoints.custom
 
     @property
     def split_batches(self) -> bool:
@@ -412,6 +631,19 @@ class Accelerator:
     @property
     def even_batches(self) -> bool:
         return self.dataloader_config.even_batches
+
+    @property
+    def torch_device_mesh(self) -> Any:
+        """The device mesh, None where the processes form none."""
+        return self._strategy.mesh
+
+    @property
+    def is_fsdp2(self) -> bool:
+        return self._strategy.distributed_type == "FSDP"
+
+    @property
+    def parallelism_config(self) -> ParallelismConfig | None:
+        return self._runtime.plugins.parallelism
 
     @property
     def _models(self) -> list[nn.Module]:

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 from nbaccel.errors import CallError, nearest
+from nbaccel.runtime.agreement import check_agreement
+from nbaccel.runtime.batches import warn_if_ragged
 from nbaccel.runtime.nested import is_container, leaves_of, map_children, map_tensors, with_leaves
 from nbaccel.runtime.world import World, current_world
 
@@ -70,11 +72,13 @@ def gather(data: Any, *, world: World | None = None) -> Any:
 
     Raises:
         CallError: a leaf is not a tensor.
+        DistributedOperationError: `debug` is configured, and the ranks' shapes differ.
     """
     world = world or current_world()
     if world.size == 1:
         return data
     leaves = [_ready(leaf, world) for leaf in _tensors_of(data, "gather", "gather_object")]
+    check_agreement("gather", data, world)
     return with_leaves(data, iter(_in_packs(leaves, lambda pack: _gather_pack(pack, world))))
 
 
@@ -112,6 +116,7 @@ def reduce(data: Any, reduction: str = "mean", scale: float = 1.0, *, world: Wor
 
     Raises:
         CallError: an unknown reduction, or a leaf that is not a tensor.
+        DistributedOperationError: `debug` is configured, and the ranks' shapes differ.
     """
     if reduction not in REDUCTIONS:
         meant = nearest(reduction, REDUCTIONS)
@@ -120,6 +125,7 @@ def reduce(data: Any, reduction: str = "mean", scale: float = 1.0, *, world: Wor
     world = world or current_world()
     if world.size > 1 and reduction != "none":
         leaves = [_ready(leaf, world) for leaf in _tensors_of(data, "reduce", "gather_object")]
+        check_agreement("reduce", data, world)
         combined = _by_dtype(leaves, lambda pack: _reduce_pack(pack, reduction, world))
         data = with_leaves(data, iter(combined))
     return data if scale == 1.0 else map_tensors(lambda tensor: tensor * scale, data)
@@ -142,6 +148,7 @@ def broadcast(data: Any, from_process: int = 0, *, world: World | None = None) -
     world = world or current_world()
     if world.size > 1:
         targets = _tensors_of(data, "broadcast", "broadcast_object_list")
+        check_agreement("broadcast", data, world)
         received = _in_packs(
             [_ready(leaf, world) for leaf in targets], lambda pack: _broadcast_pack(pack, from_process, world)
         )
@@ -168,6 +175,36 @@ def broadcast_object_list(objects: list[Any], from_process: int = 0, *, world: W
     return objects
 
 
+def wait_for_everyone() -> None:
+    """Block until every process is here."""
+    current_world().barrier()
+
+
+def copy_tensor_to_devices(tensor: torch.Tensor | None = None, *, world: World | None = None) -> torch.Tensor:
+    """Hand the tensor of the one rank that has it to all others, which need not know its shape.
+
+    Args:
+        tensor: the tensor, None on ranks that have none; where several have one, the first rank's counts.
+        world: who takes part; left out: all processes.
+
+    Returns:
+        The tensor, on this rank's device.
+
+    Raises:
+        CallError: no rank has a tensor.
+    """
+    world = world or current_world()
+    described = None if tensor is None else (tensor.shape, tensor.dtype)
+    all_described: list[Any] = [described] if world.size == 1 else gather_object([described], world=world)
+    source = next((rank for rank, found in enumerate(all_described) if found is not None), None)
+    if source is None:
+        raise CallError("copy_tensor_to_devices(None): no rank has a tensor. Give it on one of them.")
+    if tensor is None or source != world.rank:
+        shape, dtype = all_described[source]
+        tensor = torch.empty(shape, dtype=dtype, device=world.device)
+    return broadcast(tensor.detach().clone().to(world.device), source, world=world) if world.size > 1 else tensor
+
+
 def pad_across_processes(
     data: Any, dim: int = 0, pad_index: float = 0, pad_first: bool = False, *, world: World | None = None
 ) -> Any:
@@ -190,7 +227,11 @@ def pad_across_processes(
     if world.size == 1:
         return data
     tensors = _tensors_of(data, "pad_across_processes", "gather_object")
-    sizes = [tensor.shape[dim] if -tensor.ndim <= dim < tensor.ndim else 0 for tensor in tensors]
+    check_agreement("pad_across_processes", data, world, sizes=False)
+    sizes = [
+        tensor.shape[dim] if -tensor.ndim <= dim < tensor.ndim and not warn_if_ragged(tensor) else 0
+        for tensor in tensors
+    ]
     greatest = torch.tensor(sizes, dtype=torch.int64, device=world.device)
     dist.all_reduce(greatest, dist.ReduceOp.MAX, group=world.group)
     padded = [

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nbaccel.errors import CallError, PlanError
+from nbaccel.config import SECTIONS, RunConfig
+from nbaccel.errors import CallError
 from nbaccel.runtime.groups import GroupOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Held = TypeVar("Held", bound="Remembering")
+
+
+class Remembering:
+    """Base of dataclasses that remember which of their fields somebody has given."""
+
+    _given: frozenset[str] = frozenset()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._given = frozenset([*(item.name for item in fields(cls)[: len(args)]), *kwargs])  # type: ignore[arg-type]
+        return made
 
 
 @dataclass
-class KwargsHandler:
+class KwargsHandler(Remembering):
     """Base of the objects that `kwargs_handlers=` takes."""
 
     def to_kwargs(self) -> dict[str, Any]:
@@ -118,20 +136,24 @@ class GradientAccumulationPlugin(KwargsHandler):
 
 
 @dataclass
-class DataLoaderConfiguration:
+class DataLoaderConfiguration(Remembering):
     """How prepared loaders hand out batches.
 
     Attributes:
         split_batches: cut each batch of the loader into one piece per process, instead of one batch per process.
-        dispatch_batches: True would read all batches in the main process; not supported yet.
+        dispatch_batches: rank 0 reads all batches and sends each process its own; None: for streams that are moved to
+            the device.
         even_batches: give all processes equally many full batches, with samples from the beginning to fill up.
-        use_seedable_sampler: not supported yet.
-        data_seed: not supported yet.
+        use_seedable_sampler: shuffle by a seed that is the same on all processes, another one in each epoch.
+        data_seed: that seed; None: drawn.
         non_blocking: copy batches to the device without waiting, if they lie in pinned memory.
-        use_stateful_dataloader: not supported yet.
+        use_stateful_dataloader: use torchdata's StatefulDataLoader.
+        already_sharded: the loader hands out this process's share as it is.
+        use_configured_sampler: shuffle by the loader's own sampler, which is the default; True refuses a seedable one.
+        gradient_accumulation_kwargs: fields of `GradientAccumulationPlugin`, where none is given.
 
     Raises:
-        PlanError: a field has a value that is not supported yet.
+        CallError: both `use_configured_sampler` and `use_seedable_sampler`.
     """
 
     split_batches: bool = False
@@ -141,16 +163,51 @@ class DataLoaderConfiguration:
     data_seed: int | None = None
     non_blocking: bool = False
     use_stateful_dataloader: bool = False
+    already_sharded: bool = False
+    use_configured_sampler: bool = False
+    gradient_accumulation_kwargs: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dispatch_batches", "use_seedable_sampler", "data_seed", "use_stateful_dataloader"):
-            value = getattr(self, name)
-            if value is not None and value is not False:
-                raise PlanError(
-                    f"DataLoaderConfiguration({name}={value!r})",
-                    "nbaccel cannot do this yet.",
-                    "Leave it out: every process reads its own batches, and shuffling is the same on all of them.",
-                )
+        if self.use_configured_sampler and self.use_seedable_sampler:
+            raise CallError(
+                "DataLoaderConfiguration(use_configured_sampler=True, use_seedable_sampler=True): the loader's own "
+                "sampler and a seedable one cannot both shuffle. Give one of them."
+            )
+
+
+@dataclass
+class ProjectConfiguration(Remembering):
+    """Where a project's checkpoints and logs go.
+
+    Attributes:
+        project_dir: folder of the project.
+        logging_dir: folder of trackers' files; None: the project's.
+        automatic_checkpoint_naming: number checkpoints, in `checkpoints/checkpoint_<n>` of the project's folder.
+        total_limit: how many numbered checkpoints are kept; None: all.
+        iteration: number of the next checkpoint.
+        save_on_each_node: write what all processes have on each machine, for folders that machines do not share.
+        iteration_checkpoints: another word for `automatic_checkpoint_naming`.
+    """
+
+    project_dir: str | None = None
+    logging_dir: str | None = None
+    automatic_checkpoint_naming: bool = False
+    total_limit: int | None = None
+    iteration: int = 0
+    save_on_each_node: bool = False
+    iteration_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iteration_checkpoints and not self.automatic_checkpoint_naming:
+            self.automatic_checkpoint_naming = True
+            self._given |= {"automatic_checkpoint_naming"}
+        self.set_directories(self.project_dir)
+
+    def set_directories(self, project_dir: str | os.PathLike[str] | None = None) -> None:
+        """Set the project's folder, and the logs' where that has none."""
+        self.project_dir = None if project_dir is None else os.fspath(project_dir)
+        if self.logging_dir is None:
+            self.logging_dir = self.project_dir
 
 
 @dataclass
@@ -179,6 +236,56 @@ class Handlers:
             found[name] = handler
         return cls(**found)
 
+    def settings(self) -> Iterator[tuple[str, object, str]]:
+        """What the objects were given: key of the configuration, value, place."""
+        for item in fields(self):
+            yield from settings_of(getattr(self, item.name), "the argument kwargs_handlers=")
+
+    def completed(self, config: RunConfig) -> Handlers:
+        """The same with what the configuration says where the objects were given nothing."""
+        return Handlers(**{item.name: completed(getattr(self, item.name), config) for item in fields(self)})
+
+
+def settings_of(held: Remembering | None, argument: str) -> Iterator[tuple[str, object, str]]:
+    """What an object of the constructor was given: key of the configuration, value, place."""
+    if held is not None:
+        section = SECTIONS_OF[type(held)]
+        for name in sorted(held._given & set(section_fields(section))):
+            value = getattr(held, name)
+            yield f"{section}.{name}", value, f"{argument} ({type(held).__name__}.{name})"
+
+
+def completed(held: Held, config: RunConfig) -> Held:
+    """An object of the constructor, with what the configuration says of its fields."""
+    section = SECTIONS_OF[type(held)]
+    values = getattr(config, section)
+    known = {name: getattr(values, name) for name in section_fields(section)}
+    known |= {name: made(known[name]) for name, made in _MADE.get(section, {}).items()}
+    return replace(held, **known)  # type: ignore[type-var]
+
+
+def section_fields(section: str) -> Iterable[str]:
+    """Names of the keys of a section."""
+    return SECTIONS[section].model_fields
+
+
+SECTIONS_OF: dict[type, str] = {
+    AutocastKwargs: "autocast_config",
+    DistributedDataParallelKwargs: "ddp_config",
+    GradScalerKwargs: "grad_scaler_config",
+    InitProcessGroupKwargs: "process_group_config",
+    GradientAccumulationPlugin: "gradient_accumulation_config",
+    DataLoaderConfiguration: "dataloader_config",
+    ProjectConfiguration: "project_config",
+}
+"""The section of the configuration whose keys are a class's fields."""
+
+_MADE: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "process_group_config": {
+        "backend": lambda name: name or "nccl",  # the default, which leaves the choice to nbaccel
+        "timeout": lambda seconds: None if seconds is None else timedelta(seconds=seconds),
+    }
+}
 
 _PLACES: dict[type, str] = {
     AutocastKwargs: "autocast",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
+
+from nbaccel.errors import CallError
 
 Change = Callable[[Any], Any]
 
@@ -50,6 +52,15 @@ def leaves_of(data: Any) -> list[Any]:
 
     map_leaves(keep, data)
     return found
+
+
+def children_of(data: Any) -> list[tuple[str, Any]]:
+    """The direct children of one container, each with the way to it as it is written in Python."""
+    if isinstance(data, (list, tuple)):
+        return [(f"[{index}]", item) for index, item in enumerate(data)]
+    if isinstance(data, Mapping):
+        return [(f"[{key!r}]", item) for key, item in data.items()]
+    return [(f".{field.name}", getattr(data, field.name)) for field in dataclasses.fields(data)]
 
 
 def with_leaves(data: Any, leaves: Iterator[Any]) -> Any:
@@ -107,3 +118,58 @@ def _map_dataclass(change: Change, data: Any) -> Any:
     for name, value in new.items():
         object.__setattr__(twin, name, value)  # a frozen dataclass too
     return twin
+
+
+def is_tensor(data: Any) -> bool:
+    """Whether it is a tensor."""
+    return isinstance(data, torch.Tensor)
+
+
+def is_namedtuple(data: Any) -> bool:
+    """Whether it is an object of a class of named tuples."""
+    return isinstance(data, tuple) and hasattr(data, "_fields") and hasattr(data, "_asdict")
+
+
+def honor_type(obj: Any, generator: Iterable[Any]) -> Any:
+    """A sequence of the type of `obj`, named tuples included, made of what `generator` yields."""
+    return type(obj)(*generator) if is_namedtuple(obj) else type(obj)(generator)
+
+
+def recursively_apply(
+    func: Callable[..., Any],
+    data: Any,
+    *args: Any,
+    test_type: Callable[[Any], bool] = is_tensor,
+    error_on_other_type: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Apply a function to certain leaves of nested data.
+
+    Args:
+        func: gets the leaf, then `args` and `kwargs`.
+        data: nested data.
+        args: further arguments for `func`.
+        test_type: says for which leaves; left out: for tensors.
+        error_on_other_type: refuse other leaves, which else stay.
+        kwargs: further arguments for `func`.
+
+    Raises:
+        CallError: `error_on_other_type`, and there is another leaf.
+    """
+    if isinstance(data, (list, tuple, Mapping)) or (is_container(data) and not test_type(data)):
+        return map_children(
+            lambda child: recursively_apply(
+                func, child, *args, test_type=test_type, error_on_other_type=error_on_other_type, **kwargs
+            ),
+            data,
+        )
+    if test_type(data):
+        return func(data, *args, **kwargs)
+    if error_on_other_type:
+        name = getattr(func, "__name__", type(func).__name__)
+        wanted = getattr(test_type, "__name__", type(test_type).__name__)
+        raise CallError(
+            f"recursively_apply({name}): there is a {type(data).__name__} among the leaves, for which {wanted}() is "
+            "False. Take it out, or leave error_on_other_type out."
+        )
+    return data

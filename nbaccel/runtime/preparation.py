@@ -93,6 +93,10 @@ class Preparation:
             model: any module.
             place: whether to move it; None as the constructor said.
             evaluation_mode: do not join it with the other processes.
+
+        Raises:
+            StateError: FSDP has sharded it over a process group that has ended, or in another way.
+            CallError: FSDP does not find its units.
         """
         own = extract_model_from_parallel(model)
         self._forget_lost()
@@ -101,17 +105,20 @@ class Preparation:
             return known
         extract_model_from_parallel(own, keep_fp32_wrapper=False)
         if self._wanted(place) and len(getattr(own, "hf_device_map", ())) <= 1:  # else it lies on several devices
-            own = own.to(self._runtime.world.device)
+            place_model = nn.Module.to if evaluation_mode else self._runtime.strategy.place
+            own = place_model(own, self._runtime.world.device)
         self._runtime.precision.wrap(own)
         prepared = own if evaluation_mode else self._runtime.strategy.wrap(own)
         self.models.append(prepared)
+        for optimizer in self.optimizers:
+            self._runtime.strategy.adopt(optimizer.optimizer)
         return prepared
 
     def _forget_lost(self) -> None:
         """Models that were joined over a process group which has gone since are joined anew."""
         group = default_group()
         if self._group is None or self._group() is not group:
-            self.models = [one for one in self.models if extract_model_from_parallel(one) is one]
+            self.models = [one for one in self.models if not self._runtime.strategy.joins(one)]
             self._group = None if group is None else weakref.ref(group)
 
     def optimizer(self, optimizer: Optimizer, place: bool | None = None) -> AcceleratedOptimizer:
@@ -120,6 +127,7 @@ class Preparation:
         known = _find(self.optimizers, lambda prepared: prepared.optimizer is own)
         if known is not None:
             return known
+        self._runtime.strategy.adopt(own)
         device = self._runtime.world.device if self._wanted(place) else None
         prepared = AcceleratedOptimizer(own, self._gradients, self._runtime.precision, device)
         self.optimizers.append(prepared)

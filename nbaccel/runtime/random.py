@@ -1,13 +1,20 @@
-"""Seeds."""
+"""Seeds, and generators that draw the same numbers on all ranks."""
 
 from __future__ import annotations
 
 import importlib.util
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 
+from nbaccel.errors import CallError, PlanError, nearest
+from nbaccel.runtime.collectives import broadcast
+from nbaccel.runtime.enums import RNGType
 from nbaccel.runtime.world import current_world
+
+_ACCELERATORS = ("cuda", "xpu", "mps", "npu", "mlu", "musa", "sdaa", "hpu", "neuron")
 
 
 def set_seed(seed: int, device_specific: bool = False, deterministic: bool = False) -> None:
@@ -28,3 +35,56 @@ def set_seed(seed: int, device_specific: bool = False, deterministic: bool = Fal
     torch.manual_seed(seed)
     if deterministic:
         torch.use_deterministic_algorithms(True)
+
+
+def synchronize_rng_state(rng_type: RNGType | str | None = None, generator: torch.Generator | None = None) -> None:
+    """Let a random generator of all ranks go on where rank 0's stands. All ranks must call it together.
+
+    Args:
+        rng_type: `torch` (the CPU's), `generator` (the one given), or a kind of device: `cuda`, `xpu`, ...
+        generator: for `generator`.
+
+    Raises:
+        CallError: an unknown kind, or `generator` without one.
+        PlanError: this machine has no such device.
+    """
+    kind = _checked(rng_type)
+    source = _source(kind, generator)
+    state = source.get_rng_state() if hasattr(source, "get_rng_state") else source.get_state()
+    shared = broadcast(state.clone())
+    if hasattr(source, "set_rng_state"):
+        source.set_rng_state(shared)
+    else:
+        source.set_state(shared)
+
+
+def synchronize_rng_states(rng_types: Iterable[RNGType | str], generator: torch.Generator | None = None) -> None:
+    """`synchronize_rng_state` for each of several kinds."""
+    for rng_type in rng_types:
+        synchronize_rng_state(rng_type, generator)
+
+
+def _checked(rng_type: RNGType | str | None) -> str:
+    if rng_type not in RNGType:
+        meant = nearest(rng_type, RNGType.list())
+        hint = f" Did you mean {meant!r}?" if meant else ""
+        raise CallError(f"synchronize_rng_state({rng_type!r}): possible are {', '.join(RNGType.list())}.{hint}")
+    return str(rng_type)
+
+
+def _source(kind: str, generator: torch.Generator | None) -> Any:
+    """What has the state: torch, a device's module, or the generator."""
+    if kind == "torch":
+        return torch
+    if kind == "generator":
+        if generator is None:
+            raise CallError(
+                "synchronize_rng_state('generator'): there is none. Give generator=, or use 'torch' for the global one."
+            )
+        return generator
+    module = getattr(torch, kind, None) if kind in _ACCELERATORS else None
+    if module is None or not module.is_available():
+        raise PlanError(
+            f"synchronize_rng_state({kind!r})", "this machine has no such device.", "Use 'torch' or 'generator'."
+        )
+    return module

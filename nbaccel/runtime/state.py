@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from nbaccel.config import Resolved, table
 from nbaccel.runtime.groups import leave_group
 from nbaccel.runtime.handlers import GradientAccumulationPlugin, InitProcessGroupKwargs
 from nbaccel.runtime.split import share_of
@@ -229,14 +230,31 @@ class AcceleratorState(PartialState):
             self.mixed_precision = parts.precision
 
     @classmethod
-    def _adopt(cls, mixed_precision: str) -> AcceleratorState:
+    def _adopt(
+        cls, mixed_precision: str, config: Resolved, distributed_type: str = "", device_mesh: Any = None
+    ) -> AcceleratorState:
         """The state for an `Accelerator` that just joined its world; a former one's values are replaced."""
-        cls._shared_state["mixed_precision"] = mixed_precision
+        told = {"mixed_precision": mixed_precision, "config": config}
+        cls._shared_state |= told | {"strategy_type": distributed_type, "device_mesh": device_mesh}
         return cls()
+
+    @property
+    def distributed_type(self) -> DistributedType:
+        told = self._shared_state.get("strategy_type")
+        return DistributedType(told) if told else super().distributed_type
+
+    def __repr__(self) -> str:
+        """Where this process is, and the configuration that somebody has set, with its origins."""
+        lines = [f"{super().__repr__()[:-1]}, mixed precision {self.mixed_precision})"]
+        config: Resolved | None = self._shared_state.get("config")
+        if config is not None and config.given():
+            lines += [f"  {line}" for line in str(table(config, config.given())).splitlines()]
+        return "\n".join(lines)
 
     @classmethod
     def _reset_state(cls, reset_partial_state: bool = False) -> None:
         cls._shared_state.pop("mixed_precision", None)
+        cls._shared_state.pop("config", None)
         if reset_partial_state:
             super()._reset_state()
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 
-from nbaccel.config import RunConfig, call_layer, resolve
+from nbaccel.config import RunConfig, call_layer
+from nbaccel.config.launched import resolve_in_worker
 from nbaccel.machine import probe
 from nbaccel.plan import Parts, Topology, choose_parts, topology_of
 from nbaccel.runtime.groups import GroupOptions, GroupRef, default_group, group_with
@@ -82,8 +83,8 @@ def rejoin_world() -> World | None:
 
 
 def configure(given: Mapping[str, object]) -> RunConfig:
-    """The configuration: what the constructor was given, over the environment, over the defaults."""
-    return resolve(call_layer(given, layer="constructor")).config
+    """The configuration: what the constructor was given, over what the launch settled, or all other layers."""
+    return resolve_in_worker(call_layer(given, layer="constructor")).config
 
 
 def parts_for(config: RunConfig) -> tuple[Parts, Topology]:

@@ -180,7 +180,7 @@ _WRAPPERS = {
     ("torch.nn.parallel.data_parallel", "DataParallel"): "module",
     ("nbaccel.runtime.optimizer", "AcceleratedOptimizer"): "optimizer",
     ("nbaccel.runtime.scheduler", "AcceleratedScheduler"): "scheduler",
-    ("nbaccel.runtime.data.loader", "PreparedLoader"): "original",
+    ("nbaccel.runtime.data.prepared", "PreparedLoader"): "original",
     ("accelerate.optimizer", "AcceleratedOptimizer"): "optimizer",
     ("accelerate.scheduler", "AcceleratedScheduler"): "scheduler",
 }

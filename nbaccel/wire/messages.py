@@ -129,6 +129,7 @@ class RunFunction:
         wants_models: whether this rank must send the state of the modules that came with the call.
         keep: names that stay as they are where this worker has them, though the parcel holds them too.
         number: of the run in its session.
+        all_ranks: whether all ranks of the process group run it.
     """
 
     parcel: Parcel
@@ -136,6 +137,7 @@ class RunFunction:
     wants_models: bool
     keep: frozenset[str] = frozenset()
     number: int = 0
+    all_ranks: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class RunCell:
         wants_models: whether this rank must send the state of the modules that came with the names.
         keep: as for `RunFunction`.
         number: as for `RunFunction`.
+        all_ranks: as for `RunFunction`.
     """
 
     parcel: Parcel
@@ -159,6 +162,7 @@ class RunCell:
     wants_models: bool
     keep: frozenset[str] = frozenset()
     number: int = 0
+    all_ranks: bool = True
 
 
 @dataclass(frozen=True)

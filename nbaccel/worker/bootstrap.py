@@ -16,7 +16,9 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import multiprocess.util
@@ -98,11 +100,21 @@ def _apply(spec: WorkerSpec) -> None:
     for name in os.environ.keys() - spec.environ.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in spec.environ.items() if os.environ.get(name) != value})
+    if spec.environ.get("ACCELERATE_CPU_AFFINITY") == "true":
+        _take_own_cpus(spec.environ)
     os.chdir(spec.cwd)
     sys.path[:] = spec.sys_path
     sys.argv[:] = spec.argv
     _set_threads(spec.threads)
     _set_random(spec.random, spec.seed)
+
+
+def _take_own_cpus(environ: Mapping[str, str]) -> None:
+    from nbaccel.machine.cpu import affine_cpus, own_cpus
+
+    if hasattr(os, "sched_setaffinity"):
+        place = int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
+        os.sched_setaffinity(0, own_cpus(Path("/"), affine_cpus(), *place))
 
 
 def _set_threads(threads: int) -> None:

@@ -7,8 +7,10 @@ import inspect
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import tblib
@@ -37,32 +39,33 @@ class Executor:
 
     def run_function(self, message: RunFunction) -> Encoded | None:
         """Call the function. Returns what must be sent back, None when nothing. Raises what the function raises."""
-        (function, args, kwargs, names), modules = self._unpack(message.parcel, message.keep)
-        self._bind(names, message.keep)
-        self._before, self.arrived = self._identities(), True
-        with self.gate.user_code():
-            value = function(*args, **kwargs)
-            if inspect.iscoroutine(value):
-                value = asyncio.run(value)
-            self.shell.events.trigger("post_execute")  # draws the figures that are still open
-        name = getattr(function, "__name__", "the function")
-        return self._answer(
-            value, f"the value returned by {name}()", message.wants_value, modules, message.wants_models
-        )
+        with _failure_told(message):
+            (function, args, kwargs, names), arrived = self._unpack(message.parcel, message.keep)
+            self._bind(names, message.keep)
+            self._before, self.arrived = self._identities(), True
+            with self.gate.user_code():
+                value = function(*args, **kwargs)
+                if inspect.iscoroutine(value):
+                    value = asyncio.run(value)
+                self.shell.events.trigger("post_execute")  # draws the figures that are still open
+            name = getattr(function, "__name__", "the function")
+            result = _Result(value, f"the value returned by {name}()", message.wants_value, arrived)
+            return self._answer(result, message)
 
     def run_cell(self, message: RunCell) -> Encoded | None:
         """Run the cell. Returns the asked names' values by name. Raises what the cell raises."""
-        names, modules = self._unpack(message.parcel, message.keep)
-        self._bind(names, message.keep)
-        self._before, self.arrived = self._identities(), True
-        self.shell.execution_count = message.execution_count
-        with self.gate.user_code():
-            result = self.shell.run_cell(message.source, store_history=False)
-        failure = result.error_before_exec or result.error_in_exec
-        if failure is not None:
-            raise failure
-        values = self._named(message.outputs)
-        return self._answer(values, "the outputs", bool(message.outputs), modules, message.wants_models)
+        with _failure_told(message):
+            names, arrived = self._unpack(message.parcel, message.keep)
+            self._bind(names, message.keep)
+            self._before, self.arrived = self._identities(), True
+            self.shell.execution_count = message.execution_count
+            with self.gate.user_code():
+                result = self.shell.run_cell(message.source, store_history=False)
+            failure = result.error_before_exec or result.error_in_exec
+            if failure is not None:
+                raise failure
+            values = self._named(message.outputs)
+            return self._answer(_Result(values, "the outputs", bool(message.outputs), arrived), message)
 
     def _unpack(self, parcel: Parcel, keep: frozenset[str]) -> tuple[Any, Arrived]:
         self._before, self.arrived = self._identities(), False
@@ -91,11 +94,63 @@ class Executor:
             raise NameError(f"the cell was to give back {', '.join(missing)}, but did not define it")
         return {name: self.shell.user_ns[name] for name in names}
 
-    @staticmethod
-    def _answer(value: object, path: str, wants_value: bool, arrived: Arrived, wants_models: bool) -> Encoded | None:
-        if (not wants_value or value is None) and not (wants_models and arrived.companions):
-            return None
-        return encode_outcome(value if wants_value else None, path, arrived, wants_models=wants_models)
+    def _answer(self, result: _Result, message: RunFunction | RunCell) -> Encoded | None:
+        wants_states = message.wants_models and bool(result.arrived.companions)
+        wants_value = result.is_wanted and result.value is not None
+        make = None
+        if wants_value or wants_states:
+            make = partial(_encode, result, wants_value, message.wants_models)
+        home = _homecoming(message)
+        if home is None:
+            return None if make is None else make(None)
+        with self.gate.user_code():  # an interrupt must reach those who wait for the others
+            encoded: Encoded | None = home.together(make)
+        return encoded
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a run gave.
+
+    Attributes:
+        value: the value.
+        path: what the user calls it.
+        is_wanted: whether this rank must send it.
+        arrived: what came along with the call.
+    """
+
+    value: object
+    path: str
+    is_wanted: bool
+    arrived: Arrived
+
+
+def _encode(result: _Result, wants_value: bool, wants_models: bool, whole: Callable[[Any], Any] | None) -> Encoded:
+    value = result.value if wants_value else None
+    return encode_outcome(value, result.path, result.arrived, wants_models=wants_models, whole=whole)
+
+
+def _homecoming(message: RunFunction | RunCell) -> Any:
+    """What joins the parts of sharded models; None where there have never been any."""
+    registry = sys.modules.get("nbaccel.runtime.parallel.registry")
+    if registry is None or not registry.is_known_at_all():
+        return None
+    from nbaccel.runtime.parallel.homecoming import Alone, Homecoming
+
+    is_together = registry.is_in_use() and message.all_ranks
+    return Homecoming(message.number) if is_together else Alone()
+
+
+@contextmanager
+def _failure_told(message: RunFunction | RunCell) -> Iterator[None]:
+    """Lets the other ranks not wait for one that has failed."""
+    try:
+        yield
+    except BaseException:
+        home = _homecoming(message)
+        if home is not None:
+            home.tell_failed()
+        raise
 
 
 def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:

@@ -103,7 +103,7 @@ def _refuse_models() -> None:
     kinds = tuple(_synchronising_kinds())
     for one in gc.get_objects():
         if kinds and issubclass(type(one), kinds):  # isinstance would ask lazy proxies
-            one.register_forward_pre_hook(_refuse)
+            one.register_forward_pre_hook(_refuse, prepend=True)  # FSDP gathers in a hook of its own
             if hasattr(getattr(one, "reducer", None), "_remove_autograd_hooks"):
                 one.reducer._remove_autograd_hooks()  # else they fire in the backward pass of the next wrapper too
 
@@ -123,8 +123,14 @@ def _synchronising_kinds() -> Iterator[type]:
 def _refuse(model: Any, _inputs: object) -> None:
     raise StateError(
         f"this {type(model).__name__} model belongs to a process group that was ended by an interrupt or an error on "
-        "another rank. Its weights are whole: prepare (or wrap) the inner model again, then train on."
+        f"another rank. {_remedy(model)}"
     )
+
+
+def _remedy(model: Any) -> str:
+    if any(kind.__name__ == "FSDPModule" for kind in type(model).__mro__):
+        return "Its parts cannot be joined any more: build it again, load the last checkpoint, and prepare it."
+    return "Its weights are whole: prepare (or wrap) the inner model again, then train on."
 
 
 def _restore_timeout(dist: Any) -> None:

@@ -837,5 +837,6 @@ def test_launches_leave_nothing_behind(launcher: Launcher) -> None:
     before = Traces.settled()
     for _ in range(3 if launcher.method == "spawn" else 10):
         launch()
-    wait_until(lambda: Traces.now() == before, 5)
-    assert Traces.now() == before
+    wait_until(lambda: Traces.now() == before, 20)
+    left = Traces.now()
+    assert left == before, f"{left.threads ^ before.threads}, {left.processes ^ before.processes}"

@@ -23,13 +23,12 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import (
     DataLoader,
     DistributedSampler,
-    IterableDataset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
 )
 
-from nbaccel.errors import CallError, PlanError
+from nbaccel.errors import CallError
 from nbaccel.runtime.accelerator import Accelerator
 from nbaccel.runtime.handlers import (
     DataLoaderConfiguration,
@@ -424,16 +423,6 @@ def check_sampler_of_whole_batches() -> None:
     assert [int(item) for (item,) in single][:2] == [
         accelerator.process_index + k * accelerator.num_processes for k in (0, 1)
     ]
-
-
-class Stream(IterableDataset[int]):
-    def __iter__(self) -> Any:
-        return iter(range(4))
-
-
-def check_stream_is_refused() -> None:
-    with pytest.raises(PlanError, match="map-style"):
-        Accelerator().prepare(DataLoader(Stream()))
 
 
 def check_persistent_workers() -> None:

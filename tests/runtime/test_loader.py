@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from nbaccel.errors import PlanError
+from nbaccel.errors import CallError, PlanError
 from nbaccel.runtime.accelerator import Accelerator
 from nbaccel.runtime.data.loader import PreparedLoader
 from nbaccel.runtime.handlers import DataLoaderConfiguration
@@ -189,13 +189,14 @@ def test_unknown_remainder() -> None:
     assert Accelerator().prepare(numbers(3, batch_size=2, drop_last=True)).remainder == -1
 
 
-@pytest.mark.parametrize(
-    "field",
-    [{"dispatch_batches": True}, {"use_seedable_sampler": True}, {"data_seed": 0}, {"use_stateful_dataloader": True}],
-)
-def test_fields_that_are_not_supported(field: dict[str, Any]) -> None:
-    with pytest.raises(PlanError, match=next(iter(field))):
-        DataLoaderConfiguration(**field)
+def test_two_kinds_of_samplers_are_one_too_many() -> None:
+    with pytest.raises(CallError, match="cannot both shuffle"):
+        DataLoaderConfiguration(use_configured_sampler=True, use_seedable_sampler=True)
+
+
+def test_accumulation_may_be_told_with_the_loaders() -> None:
+    config = DataLoaderConfiguration(gradient_accumulation_kwargs={"num_steps": 4})
+    assert Accelerator(dataloader_config=config).gradient_accumulation_steps == 4
 
 
 def test_random_states_to_share() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from nbaccel.config.files.parse import Written
 from nbaccel.config.schema import KEYS, SECTIONS
@@ -35,10 +36,9 @@ _RENAMED: Mapping[str, str] = {
     "fp8_config.amax_history_length": "fp8_config.amax_history_len",
     "fp8_config.amax_compute_algorithm": "fp8_config.amax_compute_algo",
     "fp8_config.optimization_level": "fp8_config.opt_level",
-    "fp8_config.fp8_backend": "fp8_config.backend",
     "tp_config.tp_size": "parallelism_config.parallelism_config_tp_size",
 }
-"""Old name -> today's. A section without its prefix (`fsdp_config.version`) is understood everywhere."""
+"""Old name -> today's."""
 
 _GONE: Mapping[str, str] = {
     "ipex_config": "Intel's extension for torch is part of torch today",
@@ -47,93 +47,74 @@ _GONE: Mapping[str, str] = {
     "deepspeed_config.ds_config_variables": "it was never read",
 }
 
-Document = dict[str, Written]
+_OLD_SECTIONS = ("tpu_config", "tp_config")
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "none")
 
 
-def modernized(document: Mapping[str, Written]) -> tuple[Document, list[Note]]:
-    """A file's top level in today's words, and what had to be translated."""
+def modernized(document: Mapping[str, Written]) -> tuple[list[tuple[str, Written]], list[Note]]:
+    """A file's keys by today's names (with dots between), in the file's order, and what had to be translated."""
     notes: list[Note] = []
-    found: Document = {}
+    found: list[tuple[str, Written]] = []
     for name, written in document.items():
-        if name in SECTIONS and isinstance(written.value, Mapping):
-            inside = Written(_section(name, written.value, notes, found), written.place)
-            _join(found, name, inside)
-        elif name in ("tpu_config", "tp_config") and (isinstance(written.value, Mapping) or written.value is None):
-            _old_section(name, written.value or {}, notes, found)
+        if name in _OLD_SECTIONS and written.value is None:
+            continue
+        if name in (*SECTIONS, *_OLD_SECTIONS) and isinstance(written.value, Mapping):
+            found += _section(name, written.value, notes)
         else:
-            _top_level(name, written, notes, found)
+            found += _top_level(name, written, document, notes)
     return found, notes
 
 
-def _top_level(name: str, written: Written, notes: list[Note], found: Document) -> None:
-    if name in _GONE:
-        notes.append(Note(written.place, f"`{name}` has no effect any more: {_GONE[name]}"))
-    elif name == "fp16":
-        if "mixed_precision" not in found:
-            word = "fp16" if str(written.value).lower() in ("true", "1", "yes", "on") else "no"
-            found["mixed_precision"] = Written(word, written.place)
-        notes.append(Note(written.place, "`fp16` is called `mixed_precision: fp16` today"))
-    elif name in _RENAMED:
-        _rename(name, written, notes, found)
-    elif name == "num_processes" and written.value == -1:
-        found[name] = Written(None, written.place)  # Accelerate's word for "a flag will say"
-    elif name == "profile" and _is_sagemaker(found):
-        found["aws_profile"] = written
-    else:
-        found[name] = written
-
-
-def _section(name: str, values: Mapping[str, Written], notes: list[Note], found: Document) -> Document:
-    inside: Document = {}
+def _section(name: str, values: Mapping[str, Written], notes: list[Note]) -> Iterator[tuple[str, Written]]:
     for inner, written in values.items():
         path = f"{name}.{inner}"
         if path in _GONE:
-            notes.append(Note(written.place, f"`{path}` has no effect any more: {_GONE[path]}"))
+            notes.append(_gone(path, written))
         elif path in _RENAMED:
-            _rename(path, written, notes, found, inside, name)
-        elif path not in KEYS and _with_prefix(name, inner) in KEYS:
-            inside[_with_prefix(name, inner).partition(".")[2]] = written
+            notes.append(Note(written.place, f"`{path}` is called `{_RENAMED[path]}` today"))
+            yield _RENAMED[path], written
         else:
-            inside[inner] = written
-    return inside
+            yield next((today for today in _names(name, inner) if today in KEYS), path), written
 
 
-def _with_prefix(section: str, inner: str) -> str:
-    """`fsdp_config.version` means `fsdp_config.fsdp_version`."""
+def _names(section: str, inner: str) -> tuple[str, ...]:
+    """The keys that a name in a section may stand for: `fsdp_config.version` means `fsdp_config.fsdp_version`."""
+    if section in _OLD_SECTIONS:
+        return inner, f"tpu_{inner}"
     prefix = "parallelism_config_" if section == "parallelism_config" else section.removesuffix("config")
-    return f"{section}.{prefix}{inner}"
+    return f"{section}.{inner}", f"{section}.{prefix}{inner}", f"{section}.{inner.removeprefix(prefix)}"
 
 
-def _old_section(name: str, values: Mapping[str, Written], notes: list[Note], found: Document) -> None:
-    for inner, written in values.items():
-        path = f"{name}.{inner}"
-        if path in _RENAMED:
-            _rename(path, written, notes, found)
-            continue
-        today = inner if inner in KEYS else f"tpu_{inner}"
-        found[today if today in KEYS else path] = written
-
-
-def _rename(
-    path: str, written: Written, notes: list[Note], found: Document, inside: Document | None = None, section: str = ""
-) -> None:
-    today = _RENAMED[path]
-    notes.append(Note(written.place, f"`{path}` is called `{today}` today"))
-    outer, _, inner = today.rpartition(".")
-    if inside is not None and outer == section:
-        inside.setdefault(inner, written)
-    elif outer:
-        _join(found, outer, Written({inner: written}, written.place))
+def _top_level(
+    name: str, written: Written, document: Mapping[str, Written], notes: list[Note]
+) -> Iterator[tuple[str, Written]]:
+    if name in _GONE:
+        notes.append(_gone(name, written))
+    elif name == "fp16":
+        notes.append(Note(written.place, "`fp16` is called `mixed_precision: fp16` today"))
+        if "mixed_precision" not in document:
+            yield "mixed_precision", replace(written, value=_precision(written.value))
+    elif name in _RENAMED:
+        notes.append(Note(written.place, f"`{name}` is called `{_RENAMED[name]}` today"))
+        yield _RENAMED[name], written
+    elif name == "num_processes" and written.value == -1:
+        yield name, replace(written, value=None)  # Accelerate's word for "a flag will say"
+    elif name == "profile" and _is_sagemaker(document):
+        yield "aws_profile", written
     else:
-        found.setdefault(today, written)
+        yield name, written
 
 
-def _join(found: Document, name: str, more: Written) -> None:
-    """Add to a section what it does not hold yet."""
-    held = found[name].value if name in found and isinstance(found[name].value, Mapping) else {}
-    found[name] = Written({**more.value, **held}, more.place)
+def _gone(path: str, written: Written) -> Note:
+    return Note(written.place, f"`{path}` has no effect any more: {_GONE[path]}")
 
 
-def _is_sagemaker(found: Mapping[str, Written]) -> bool:
-    environment = found.get("compute_environment")
+def _precision(fp16: Any) -> Any:
+    """What the switch `fp16` says about the precision; what is no switch stays, to be refused."""
+    word = str(fp16).strip().lower()
+    return "fp16" if word in _TRUE else "no" if word in _FALSE else fp16
+
+
+def _is_sagemaker(document: Mapping[str, Written]) -> bool:
+    environment = document.get("compute_environment")
     return environment is not None and str(environment.value).upper() == "AMAZON_SAGEMAKER"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,22 @@ from typing import Any
 
 import yaml
 
+from nbaccel.config.secrets import masked_line
 from nbaccel.errors import ConfigFileError
 
 _MOST_BYTES = 1_000_000
 _MOST_VALUES = 20_000
 _MOST_LEVELS = 40
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d{1,3}")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d{1,3}", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
+_FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no YAML may hold."""
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_HALF = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+_NAME_TAGS = frozenset(f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "value"))
+_SHOWN_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -98,15 +107,14 @@ class _Reader:
         self._make = yaml.constructor.SafeConstructor()
 
     def top_level(self) -> dict[str, Written]:
+        text = self._as_yaml()
         try:
-            node = yaml.compose(self._as_yaml(), Loader=_Loader)
+            self._refuse_depth(text)
+            node = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             raise self._malformed(error) from None
-        except yaml.YAMLError as error:  # a character that no YAML may hold
-            place, problem = self._unreadable(error)
-            raise ConfigFileError(place, problem, "Remove it.") from None
-        except RecursionError:
-            raise self._too_deep(self._shown) from None
+        except yaml.YAMLError:
+            raise self._unreadable() from None
         if node is None or node.tag == f"{_TAG}null":
             return {}
         if not isinstance(node, yaml.MappingNode):
@@ -114,15 +122,26 @@ class _Reader:
         found: dict[str, Written] = self._mapping(node, ()).value
         return found
 
+    def _refuse_depth(self, text: str) -> None:
+        """Look at the nesting before nodes are made of it: libyaml's composer calls itself, without a limit."""
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MOST_LEVELS:
+                    raise self._too_deep(self._place(event))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+
     def _as_yaml(self) -> str:
-        """JSON is YAML but for tabs, which JSON allows between values and never inside them."""
+        """JSON is YAML but for tabs between values, and for characters that are written as two escapes."""
         if not self._text.lstrip().startswith(("{", "[")):
             return self._text
         try:
             json.loads(self._text)
         except (ValueError, RecursionError):
             return self._text
-        return self._text.replace("\t", " ")
+        return _PAIR.sub(_one_escape, self._text.replace("\t", " "))
 
     def _value(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> Written:
         self._count += 1
@@ -135,6 +154,8 @@ class _Reader:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, above)
         if isinstance(node, yaml.SequenceNode):
+            if node.tag != f"{_TAG}seq":
+                raise self._foreign(node)
             items = [self._value(item, (*above, node)).plain() for item in node.value]
             return Written(items, self._place(node))
         assert isinstance(node, yaml.ScalarNode), "a node is a mapping, a sequence or a scalar"
@@ -152,6 +173,8 @@ class _Reader:
                 continue
             if not isinstance(name_node, yaml.ScalarNode):
                 raise self._wrong(name_node, "this is no name for a key", "A key is a word.")
+            if name_node.tag not in _NAME_TAGS:
+                raise self._foreign(name_node)
             name = str(name_node.value)
             if name in first:
                 line = first[name].start_mark.line + 1
@@ -172,18 +195,21 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.removeprefix(_TAG)
-        if kind == "str" and node.style is None and _EXPONENT.fullmatch(node.value):
+        if kind == "str" and not node.style and _EXPONENT.fullmatch(node.value):
             return float(node.value)  # 1e-4 is a number to everybody but YAML 1.1
-        if kind in ("timestamp", "str", "value"):
-            return node.value
+        if _HALF.search(node.value):
+            raise self._wrong(node, "half a character", "Write both of its escapes.")
+        if kind in ("timestamp", "str", "value") or (kind in ("int", "float") and ":" in node.value):
+            return node.value  # 12:30 is 750 to YAML 1.1 alone
         if kind not in ("int", "float", "bool", "null"):
             raise self._foreign(node)
         try:
             return self._make.construct_object(node, deep=True)
-        except (ValueError, yaml.YAMLError):
-            raise self._wrong(node, f"{node.value!r} is no {kind}", "Put a text into quotes.") from None
+        except (ValueError, LookupError, yaml.YAMLError):  # a tag that the text does not fit
+            problem = f"{reprlib.repr(node.value)} is no {kind}"
+            raise self._wrong(node, problem, "Put a text into quotes.") from None
 
-    def _place(self, node: yaml.Node) -> str:
+    def _place(self, node: Any) -> str:
         mark = node.start_mark
         return f"{self._shown}:{mark.line + 1}:{mark.column + 1}"
 
@@ -202,26 +228,40 @@ class _Reader:
     def _malformed(self, error: yaml.MarkedYAMLError) -> ConfigFileError:
         mark = error.problem_mark or error.context_mark
         problem = str(error.problem or error.context or "it is not well formed")
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
         written = self._lines[line] if line < len(self._lines) else ""
         remedy = "Correct this line."
         if "${" in written:
             remedy = "Put ${...} into quotes."
-        if "\t" in written:
+        if "\t" in _indent(written) or written[column : column + 1] == "\t":
             problem, remedy = "a tab stands where YAML wants spaces", "Use spaces."
             column = written.index("\t")
         return ConfigFileError(f"{self._shown}:{line + 1}:{column + 1}", problem, remedy, self._excerpt(line, column))
 
-    def _unreadable(self, error: yaml.YAMLError) -> tuple[str, str]:
-        position = getattr(error, "position", None)
-        for number, line in enumerate(self._lines, start=1):
-            for column, character in enumerate(line, start=1):
-                if not character.isprintable() and character != "\t":
-                    return f"{self._shown}:{number}:{column}", f"the character {character!r} is not allowed"
-        return self._shown, f"a character is not allowed (at {position})"
+    def _unreadable(self) -> ConfigFileError:
+        """The error for a character that no YAML may hold."""
+        found = _FORBIDDEN.search(self._text)
+        assert found, "libyaml and PyYAML refuse no other characters"
+        above = _BREAK.split(self._text[: found.start()])
+        place = f"{self._shown}:{len(above)}:{len(above[-1]) + 1}"
+        return ConfigFileError(place, f"the character {found[0]!r} is not allowed", "Remove it.")
 
     def _excerpt(self, line: int, column: int) -> str:
+        """The line with a mark below the column; of a long line what is around it, and never a secret."""
         if line >= len(self._lines):
             return ""
-        shown = self._lines[line].replace("\t", "\N{RIGHTWARDS ARROW}")[:200]
-        return f"    {shown}\n    {' ' * min(column, 200)}^"
+        written = masked_line(self._lines[line].replace("\t", "\N{RIGHTWARDS ARROW}"))
+        start = max(0, min(column, len(written)) - _SHOWN_WIDTH // 2) if len(written) > _SHOWN_WIDTH else 0
+        shown = written[start : start + _SHOWN_WIDTH]
+        return f"    {shown}\n    {' ' * min(column - start, len(shown))}^"
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _one_escape(found: re.Match[str]) -> str:
+    high, low = int(found[2], 16), int(found[3], 16)
+    return f"{found[1]}\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"

@@ -17,6 +17,8 @@ from nbaccel.errors import ConfigError, ConfigFileError, nearest
 
 INCLUDE = "include"
 SNAPSHOT = "nbaccel_snapshot"
+_MOST_LEVELS = 20
+_MOST_FILES = 100
 
 
 @dataclass(frozen=True)
@@ -71,28 +73,50 @@ def _fresh(path: Path, layer: str, above: tuple[Path, ...]) -> FileLayer:
     document = parse(read_text(path, shown(path)), shown(path))
     if SNAPSHOT in document:
         document = _of_snapshot(document)
-    included = [
-        _fresh(other, layer, (*above, _resolved(path)))
-        for other in _included(path, document.pop(INCLUDE, None), (*above, _resolved(path)))
-    ]
+    inside = (*above, _resolved(path))
+    included = [_fresh(other, layer, inside) for other in _included(path, document.pop(INCLUDE, None), inside)]
     today, notes = modernized(document)
+    own, unknown = _settings(today, layer)
     settings: dict[str, Setting] = {}
     for below in included:
         settings.update(below.settings)
-    unknown = [problem for below in included for problem in below.unknown]
-    for name, written in today.items():
-        for key, inner in _flattened(name, written):
-            if key in KEYS or key.startswith(f"{PARAMS}."):
-                settings[key] = Setting(inner.plain(), layer, inner.place)
-            else:
-                unknown.append(_unknown(key, inner.key_place or inner.place))
+    stamps = ((path, stamp), *(stamp for below in included for stamp in below.stamps))
+    if len(stamps) > _MOST_FILES:
+        raise ConfigFileError(shown(path), f"it includes more than {_MOST_FILES} files", "Merge some of them.")
     return FileLayer(
         path,
-        settings,
-        tuple(unknown),
+        settings | own,
+        (*(problem for below in included for problem in below.unknown), *unknown),
         (*(note for below in included for note in below.notes), *notes),
-        ((path, stamp), *(stamp for below in included for stamp in below.stamps)),
+        stamps,
     )
+
+
+def _settings(today: list[tuple[str, Written]], layer: str) -> tuple[dict[str, Setting], list[ConfigError]]:
+    """The settings of a file's own keys, and the errors for those that nobody knows."""
+    settings: dict[str, Setting] = {}
+    unknown = []
+    for name, written in today:
+        for key, inner in _flattened(name, written):
+            if key not in KEYS and not key.startswith(f"{PARAMS}."):
+                unknown.append(_unknown(key, inner.key_place or inner.place))
+                continue
+            setting = Setting(inner.plain(), layer, inner.place)
+            held = settings.setdefault(key, setting)
+            if held is not setting and held.value != setting.value:
+                problem = f"the key {key!r} is here twice, under two names, first in {held.place}"
+                raise ConfigFileError(setting.place, problem, "Keep one.")
+    _refuse_overlap(settings)
+    return settings, unknown
+
+
+def _refuse_overlap(settings: Mapping[str, Setting]) -> None:
+    """A parameter `a.b` beside a plain `a`, which a name with a dot allows."""
+    for key, setting in settings.items():
+        parts = key.split(".")
+        outer = next((name for end in range(2, len(parts)) if (name := ".".join(parts[:end])) in settings), None)
+        if outer is not None:
+            raise ConfigFileError(setting.place, f"{key!r} lies inside {outer!r}, which has a value", "Keep one.")
 
 
 def _of_snapshot(document: Mapping[str, Written]) -> dict[str, Written]:
@@ -106,16 +130,20 @@ def _included(path: Path, written: Written | None, above: tuple[Path, ...]) -> I
     if written is None or written.value is None:
         return
     names = written.value if isinstance(written.value, list) else [written.value]
+    if len(above) > _MOST_LEVELS:
+        raise ConfigFileError(
+            written.place, f"more than {_MOST_LEVELS} files include each other", "Merge some of them."
+        )
     for name in names:
-        if not isinstance(name, str):
+        if not isinstance(name, str) or "\0" in name:
             raise ConfigFileError(written.place, f"include: {name!r} is no path", "Name a file, or a list of files.")
         other = path.parent / os.path.expanduser(name)
-        if _resolved(other) in above:
-            raise ConfigFileError(written.place, f"{name} includes this file in its turn", "Break the circle.")
-        if not other.is_file():
+        if not os.path.isfile(other):
             raise ConfigFileError(
                 written.place, f"include: there is no file {shown(other)}", "Paths are relative to this file's folder."
             )
+        if _resolved(other) in above:
+            raise ConfigFileError(written.place, f"{name} includes this file in its turn", "Break the circle.")
         yield other
 
 
@@ -144,7 +172,7 @@ def _unknown(key: str, place: str) -> ConfigError:
     names: dict[str, Any] = {known.short_name: known for known in KEYS.values() if known.section == section}
     if not section:
         names |= dict.fromkeys((*SECTIONS, INCLUDE))
-    meant = nearest(inner, names, cutoff=0.7) or _elsewhere(inner)
+    meant = _elsewhere(inner) or nearest(inner, names, cutoff=0.7)
     where = f"the keys of {section}" if section else "the schema's keys (`nbaccel config show --all` lists them)"
     return ConfigError(f"the key {key!r}", f"in {place}", where, meant)
 

@@ -75,14 +75,16 @@ def _dynamo(default: Any, text: str, env: str) -> Any:
 
 
 def _backend(value: object) -> object:
-    """An empty word and null are how Accelerate's files say that nothing is compiled."""
-    return "no" if value is None or value == "" else value
+    """An empty word and null are how Accelerate's files say that nothing is compiled; one word its flag misspells."""
+    if value is None or value == "":
+        return "no"
+    return "torchxla_trace_once" if str(value).lower() == "torhchxla_trace_once" else value
 
 
 Backend = Literal[
     "no", "eager", "aot_eager", "inductor", "aot_ts_nvfuser", "nvprims_nvfuser", "cudagraphs", "ofi", "fx2trt",
-    "onnxrt", "tensorrt", "aot_torchxla_trace_once", "torchxla_trace_once", "torhchxla_trace_once", "ipex", "tvm",
-    "hpu_backend",
+    "onnxrt", "tensorrt", "aot_torchxla_trace_once", "torchxla_trace_once", "ipex", "tvm",
+    "hpu_backend", "neuron",
 ]  # fmt: skip
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nbaccel.config.schema.key import Names, Section, key
 
+
+def _path(value: object) -> object:
+    """Accelerate's word for "no file" is none."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+Path = Annotated[str | None, BeforeValidator(_path)]
 Offload = Literal["none", "cpu", "nvme"]
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)] | Auto
@@ -18,7 +25,7 @@ _OWN = "DeepSpeed's own key of this name."
 class DeepSpeedConfig(Section):
     """DeepSpeed's settings, in Accelerate's words or its own."""
 
-    deepspeed_config_file: str | None = key(
+    deepspeed_config_file: Path = key(
         None, "DeepSpeed's own JSON file.", env="ACCELERATE_DEEPSPEED_CONFIG_FILE", possible="a file"
     )
     zero_stage: Annotated[int, Field(ge=0, le=3)] = key(
@@ -31,11 +38,11 @@ class DeepSpeedConfig(Section):
     offload_param_device: Offload = key(
         "none", "Where parameters are kept.", env="ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE"
     )
-    offload_optimizer_nvme_path: str | None = key(
+    offload_optimizer_nvme_path: Path = key(
         None, "Folder for optimizer states.", env="ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_NVME_PATH",
         possible="a folder", needs=("deepspeed_config.offload_optimizer_device", ("nvme",)),
     )  # fmt: skip
-    offload_param_nvme_path: str | None = key(
+    offload_param_nvme_path: Path = key(
         None, "Folder for parameters.", env="ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_NVME_PATH",
         possible="a folder", needs=("deepspeed_config.offload_param_device", ("nvme",)),
     )  # fmt: skip
@@ -43,7 +50,7 @@ class DeepSpeedConfig(Section):
         None, "Micro-batches per step; left out: the run's.", flag="--deepspeed-gradient-accumulation-steps",
         possible=_COUNT,
     )  # fmt: skip
-    gradient_clipping: Annotated[float, Field(ge=0)] | Auto | None = key(
+    gradient_clipping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Auto | None = key(
         None, "Norm to which gradients are clipped.", env="ACCELERATE_GRADIENT_CLIPPING",
         possible='a number from 0, or "auto"',
     )  # fmt: skip
@@ -81,6 +88,15 @@ class DeepSpeedConfig(Section):
     communication_data_type: str | None = key(None, _OWN)
     prescale_gradients: bool | None = key(None, _OWN)
     gradient_predivide_factor: float | None = key(None, _OWN)
+    seq_parallel_communication_data_type: str | None = key(None, _OWN)
+    disable_allgather: bool | None = key(None, _OWN)
+    fp32_allreduce: bool | None = key(None, _OWN)
+    dataloader_drop_last: bool | None = key(None, _OWN)
+    vocabulary_size: Annotated[int, Field(ge=1)] | None = key(None, _OWN, possible="a whole number from 1")
+    memory_breakdown: bool | None = key(None, _OWN)
+    eigenvalue: dict[str, Any] | None = key(None, _OWN)
+    progressive_layer_drop: dict[str, Any] | None = key(None, _OWN)
+    hybrid_engine: dict[str, Any] | None = key(None, _OWN)
     sparse_gradients: bool | None = key(None, _OWN)
     wall_clock_breakdown: bool | None = key(None, _OWN)
     dump_state: bool | None = key(None, _OWN)

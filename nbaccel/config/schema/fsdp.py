@@ -27,6 +27,10 @@ def _strategy(value: object) -> object:
     return by_number.get(str(value).strip(), value)
 
 
+def _reshard(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) and value.strip().upper() in _STRATEGIES else value
+
+
 def _policy(value: object) -> object:
     return _OTHER_WORDS.get(value.strip().upper(), value) if isinstance(value, str) else value
 
@@ -41,9 +45,9 @@ class FsdpConfig(Section):
         "FULL_SHARD", "What is sharded: all, gradients and optimizer, nothing, or within each machine.",
         env="FSDP_SHARDING_STRATEGY",
     )  # fmt: skip
-    fsdp_reshard_after_forward: bool | ShardingStrategy = key(
+    fsdp_reshard_after_forward: Annotated[bool | ShardingStrategy, BeforeValidator(_reshard)] = key(
         True, "Free a layer's full parameters after its forward pass.", env="FSDP_RESHARD_AFTER_FORWARD",
-        possible="true, false",
+        possible="true, false, or a word of fsdp_sharding_strategy",
     )  # fmt: skip
     fsdp_offload_params: bool = key(
         False, "Keep parameters and gradients in the CPU's memory.", env="FSDP_OFFLOAD_PARAMS"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -81,11 +84,16 @@ def key(
         "needs": needs,
         "secret": secret,
     }
-    return Field(default=default, description=text, json_schema_extra={"nbaccel": described})  # type: ignore[dict-item]
+    extra: Any = {"nbaccel": described}
+    return Field(default=default, description=text, json_schema_extra=extra, repr=not secret)
 
 
 class Section(BaseModel):
-    """A group of keys. Words may be written in any case, and whole numbers as YAML's readers leave them (`1e8`)."""
+    """A group of keys.
+
+    Words may be written in any case, whole numbers as YAML's readers leave them (`1e8`). Variables and flags, which are
+    texts alone, write mappings as JSON and null as `none`. A truth value is no number.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,21 +101,39 @@ class Section(BaseModel):
     @classmethod
     def _as_it_is_written(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[str(info.field_name)]
+        choices, kinds = _choices(field.annotation), _kinds(field.annotation)
         if isinstance(value, str):
-            value = value.strip()
-        choices = _choices(field.annotation)
+            value = _from_text(value.strip(), kinds)
         if choices:
             return _word(value, choices)
-        if isinstance(value, str) and int in _kinds(field.annotation) and str not in _kinds(field.annotation):
-            return _whole(value)
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("a truth value is no number")
         return value
 
 
+def _from_text(text: str, kinds: set[Any]) -> Any:
+    """What a text stands for where the type knows no texts."""
+    if str in kinds:
+        return text
+    if text.lower() in ("none", "null") and types.NoneType in kinds:
+        return None
+    if dict in kinds:
+        return _mapping(text)
+    return _whole(text) if int in kinds else text
+
+
 def _word(value: Any, choices: tuple[str, ...]) -> Any:
-    if value is False and "no" in choices:  # YAML reads a bare `no` as false; here it is a word
-        return "no"
     by_lower = {choice.lower(): choice for choice in choices}
+    if value is False and "no" in by_lower:  # YAML reads a bare `no` as false; here it is a word
+        return by_lower["no"]
     return by_lower.get(str(value).lower(), value) if isinstance(value, str | int) else value
+
+
+def _mapping(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _whole(text: str) -> Any:
@@ -118,9 +144,12 @@ def _whole(text: str) -> Any:
 
 
 def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):  # a list of texts, as Accelerate writes it into a variable
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(value)
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _listed(value: Any) -> Any:

@@ -26,7 +26,7 @@ class MegatronLmConfig(Section):
     megatron_lm_num_micro_batches: Count | None = _megatron(
         None, "Micro-batches in the pipeline.", "NUM_MICRO_BATCHES", possible=_COUNT
     )
-    megatron_lm_gradient_clipping: Annotated[float, Field(ge=0)] = _megatron(
+    megatron_lm_gradient_clipping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _megatron(
         1.0, "Norm to which gradients are clipped.", "GRADIENT_CLIPPING"
     )
     megatron_lm_sequence_parallelism: bool | None = _megatron(

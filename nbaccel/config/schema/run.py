@@ -21,16 +21,30 @@ from nbaccel.config.schema.training import (
     ProjectConfig,
 )
 
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is no index")
+    return value
+
+
+def _digit(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_TEE = r"^([0-3]|\d+:[0-3](,\d+:[0-3])*)$"
+_PAIRS = r"^([^=,]+=[^=,]*(,[^=,]+=[^=,]*)*)?$"
 Precision = Literal["no", "fp16", "bf16", "fp8"]
 StartMethod = Literal["zygote", "spawn", "fork", "inline"]
 OutputMode = Literal["auto", "all", "ranks", "main"]
-GpuIds = Literal["all"] | tuple[int, ...]
+GpuIds = Literal["all"] | tuple[Annotated[int, Field(ge=0), BeforeValidator(_number)], ...]
 DistributedType = Literal[
     "NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU",
     "MULTI_NEURON", "DEEPSPEED", "FSDP", "XLA", "MEGATRON_LM", "DATA_PARALLEL", "MODEL_PARALLEL",
 ]  # fmt: skip
-_OLD_TYPES = {"NO_DISTRIBUTED": "NO", "TPU": "XLA"}
+_OLD_TYPES = {"NO_DISTRIBUTED": "NO", "MPS": "NO", "TPU": "XLA"}
 
+_TEXTS = "a text, or a list of them"
 _SEVERAL_MACHINES = ("num_machines", ("2 or more",))
 _ON_SAGEMAKER: dict[str, Any] = {"group": "SageMaker", "needs": ("compute_environment", ("AMAZON_SAGEMAKER",))}
 _ON_TPU: dict[str, Any] = {"group": "TPU", "honoured_by": ("xla",), "needs": ("distributed_type", ("XLA",))}
@@ -138,7 +152,7 @@ class RunConfig(Section):
         honoured_by=("torchrun",),
         needs=_SEVERAL_MACHINES,
     )
-    rdzv_conf: str | None = key(
+    rdzv_conf: Annotated[str, Field(pattern=_PAIRS)] | None = key(
         None,
         "Further settings of the meeting, such as timeout=900.",
         possible="key=value,key=value",
@@ -191,7 +205,7 @@ class RunConfig(Section):
         group="Start",
         honoured_by=("zygote", "spawn", "fork", "torchrun"),
     )
-    monitor_interval: Annotated[float, Field(gt=0)] = key(
+    monitor_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = key(
         0.1, "Seconds between two looks at the workers.", group="Start", honoured_by=("torchrun",)
     )
     role: str = key("default", "Name of the workers' role.", group="Start", honoured_by=("torchrun",))
@@ -207,7 +221,7 @@ class RunConfig(Section):
         group="Output",
         honoured_by=IN_NOTEBOOKS,
     )
-    tee: str | None = key(
+    tee: Annotated[Annotated[str, Field(pattern=_TEE)] | None, BeforeValidator(_digit)] = key(
         None,
         "Streams that are shown and written to log_dir: 0 none, 1 stdout, 2 stderr, 3 both.",
         more_flags=("-t",),
@@ -348,10 +362,12 @@ class RunConfig(Section):
     tpu_zone: str | None = key(None, "Zone of the TPU.", **_ON_TPU)
     tpu_use_cluster: bool = key(False, "Train on a pod.", flag="--tpu-cluster", **_ON_TPU)
     tpu_use_sudo: bool = key(False, "Use sudo on the pod's machines.", **_ON_TPU)
-    tpu_vm: Lines | None = key(None, "The pod's machines.", flag="--vm", **_ON_TPU)
-    tpu_env: Lines | None = key(None, "Variables for the pod's machines, NAME=value.", flag="--env", **_ON_TPU)
+    tpu_vm: Lines | None = key(None, "The pod's machines.", flag="--vm", possible=_TEXTS, **_ON_TPU)
+    tpu_env: Lines | None = key(
+        None, "Variables for the pod's machines, NAME=value.", flag="--env", possible=_TEXTS, **_ON_TPU
+    )
     command_file: str | None = key(None, "File of commands for `tpu-config`.", possible="a file", **_ON_TPU)
-    commands: Lines | None = key(None, "Commands for `tpu-config`.", flag="--command", **_ON_TPU)
+    commands: Lines | None = key(None, "Commands for `tpu-config`.", flag="--command", possible=_TEXTS, **_ON_TPU)
 
     # SageMaker
 

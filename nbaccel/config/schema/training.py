@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from nbaccel.config.schema.key import Section, key
 
-Factor = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class DataloaderConfig(Section):
@@ -22,6 +22,7 @@ class DataloaderConfig(Section):
     data_seed: int | None = key(None, "That seed.")
     non_blocking: bool = key(False, "Copy pinned batches to the device without waiting.")
     use_stateful_dataloader: bool = key(False, "Use torchdata's StatefulDataLoader.")
+    already_sharded: bool = key(False, "Loaders hand out this process's share as they are.")
 
 
 class GradientAccumulationConfig(Section):
@@ -43,7 +44,7 @@ class GradScalerConfig(Section):
     """Fields of `GradScalerKwargs`."""
 
     init_scale: Factor = key(65536.0, "First factor of the loss.", flag="--scaler-init-scale")
-    growth_factor: Annotated[float, Field(gt=1)] = key(
+    growth_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = key(
         2.0, "Its growth after good steps.", flag="--scaler-growth-factor"
     )
     backoff_factor: Annotated[float, Field(gt=0, lt=1)] = key(
@@ -82,8 +83,10 @@ class ProcessGroupConfig(Section):
     backend: Literal["nccl", "gloo", "mpi", "ucc", "xccl", "hccl"] | None = key(
         None, "torch.distributed's backend; left out: nccl for CUDA, gloo for the CPU.", flag="--backend"
     )
-    init_method: str | None = key(None, "Where the ranks meet.", possible="tcp://host:port, file:///path, env://")
-    timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = key(
+    init_method: Annotated[str, Field(pattern=r"^[a-z0-9]+://")] | None = key(
+        None, "Where the ranks meet.", possible="a URL such as tcp://host:port, file:///path, env://"
+    )
+    timeout: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_seconds)] = key(
         None, "Seconds that a collective may wait.", flag="--process-group-timeout",
         possible="seconds, a number above 0",
     )  # fmt: skip

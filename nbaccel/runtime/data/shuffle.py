@@ -11,10 +11,24 @@ from torch.utils.data import Sampler
 
 from nbaccel.errors import PlanError
 from nbaccel.runtime.collectives import broadcast
-from nbaccel.runtime.world import World
+from nbaccel.runtime.world import World, current_world
 
 
-class SharedSampler(Sampler[int]):
+class _Here:
+    """Base of what talks to the other processes: where it is unpickled, it talks to the ones there."""
+
+    _world: World | None
+
+    @property
+    def world(self) -> World:
+        """Who takes part."""
+        return self._world or current_world()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_world": None}
+
+
+class SharedSampler(_Here, Sampler[int]):
     """A random sampler without a generator of its own, drawing the same on all processes.
 
     torch's RandomSampler then seeds one anew for each epoch. So does this one, at the same moment and from the same
@@ -31,7 +45,7 @@ class SharedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         seed = torch.empty((), dtype=torch.int64).random_()
-        broadcast(seed, world=self._world)
+        broadcast(seed, world=self.world)
         self.sampler.generator = torch.Generator()
         self.sampler.generator.manual_seed(int(seed))
         return iter(self.sampler)
@@ -40,7 +54,7 @@ class SharedSampler(Sampler[int]):
         return len(self.sampler)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "sampler":  # not there yet, while unpickling
+        if name in ("sampler", "_world"):  # not there yet, while unpickling
             raise AttributeError(name)
         return getattr(self.sampler, name)
 
@@ -70,13 +84,17 @@ def generator_of(batches: Any) -> torch.Generator | None:
     return None
 
 
-class Sync:
+class Sync(_Here):
     """What all processes make equal when a pass over a loader begins.
 
     Args:
-        kinds: `generator` (the one given to the loader or its sampler), `torch`, `cuda`.
+        kinds: `generator` (those given to the loader, its sampler or its stream), `torch`, `cuda`.
         generators: the loader's generators.
         world: who shares them.
+
+    Attributes:
+        kinds: as given.
+        generators: as given, each one once.
 
     Raises:
         PlanError: an unknown kind.
@@ -87,21 +105,21 @@ class Sync:
             if kind not in ("generator", *_GLOBAL):
                 possible = ", ".join(["generator", *_GLOBAL])
                 raise PlanError(f"rng_types={list(kinds)}", f"nbaccel cannot share {kind!r}.", f"Possible: {possible}.")
-        self._global = [_GLOBAL[kind] for kind in kinds if kind in _GLOBAL]
-        self._generators = {id(generator): generator for generator in generators} if "generator" in kinds else {}
+        self.kinds = list(kinds)
+        self.generators = list({id(generator): generator for generator in generators}.values())
         self._world = world
 
     def __call__(self) -> None:
         """Take over rank 0's states."""
-        if self._world.size == 1:
+        if self.world.size == 1:
             return
-        for read, write in self._global:
+        for read, write in (_GLOBAL[kind] for kind in self.kinds if kind in _GLOBAL):
             write(self._of_main(read()))
-        for generator in self._generators.values():
+        for generator in self.generators if "generator" in self.kinds else ():
             generator.set_state(self._of_main(generator.get_state()))
 
     def _of_main(self, state: torch.Tensor) -> torch.Tensor:
-        return broadcast(state.clone(), world=self._world).cpu()
+        return broadcast(state.clone(), world=self.world).cpu()
 
 
 _GLOBAL: dict[str, tuple[Callable[[], torch.Tensor], Callable[[torch.Tensor], None]]] = {

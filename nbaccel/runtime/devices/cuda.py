@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
 
-from nbaccel.runtime.collectives import send_to_device
 from nbaccel.runtime.devices.device import Device
+from nbaccel.runtime.devices.side_stream import copied_beside
 
 
 class CudaDevice(Device):
     """One GPU: batches must be copied into its memory."""
 
-    def feed(self, batches: Iterator[Any], non_blocking: bool) -> Iterator[Any]:
-        return map(partial(send_to_device, device=self.torch_device, non_blocking=non_blocking), batches)
+    def feed(self, batches: Iterator[Any], non_blocking: bool, ahead: bool = False) -> Iterator[Any]:
+        return copied_beside(batches, self.torch_device, non_blocking, ahead)
 
     @property
     def ids(self) -> list[int] | None:

@@ -18,12 +18,13 @@ class Device:
     def __init__(self, device: torch.device) -> None:
         self.torch_device = device
 
-    def feed(self, batches: Iterator[Any], non_blocking: bool) -> Iterator[Any]:
+    def feed(self, batches: Iterator[Any], non_blocking: bool, ahead: bool = False) -> Iterator[Any]:
         """The same batches, on this device.
 
         Args:
             batches: as the loader makes them.
             non_blocking: do not wait for copies from pinned memory.
+            ahead: a batch may be taken before the one in front of it is handed out.
         """
         return batches
 

@@ -15,7 +15,7 @@ from nbaccel.runtime.devices.device import Device
 class MpsDevice(Device):
     """The GPU of Apple silicon."""
 
-    def feed(self, batches: Iterator[Any], non_blocking: bool) -> Iterator[Any]:
+    def feed(self, batches: Iterator[Any], non_blocking: bool, ahead: bool = False) -> Iterator[Any]:
         return map(partial(send_to_device, device=self.torch_device, non_blocking=non_blocking), batches)
 
     def empty_cache(self) -> None:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nbaccel.runtime.accumulation import Accumulation
 from nbaccel.runtime.devices.device import Device
 from nbaccel.runtime.handlers import DistributedDataParallelKwargs
+from nbaccel.runtime.parallel.registry import refuse_sharded
 from nbaccel.runtime.parallel.strategy import Strategy
 from nbaccel.runtime.world import World
 
@@ -30,11 +31,15 @@ class DataParallel(Strategy):
         self._world, self._device, self._options = world, device, options
 
     def wrap(self, model: nn.Module) -> nn.Module:
+        refuse_sharded(model)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model  # torch refuses what has nothing to average
         return DistributedDataParallel(
             model, device_ids=self._device.ids, process_group=self._world.group, **self._options.to_kwargs()
         )
+
+    def joins(self, model: nn.Module) -> bool:
+        return isinstance(model, DistributedDataParallel)
 
     def window(self, accumulation: Accumulation, models: Sequence[Any]) -> AbstractContextManager[None]:
         return _Window(accumulation, models)

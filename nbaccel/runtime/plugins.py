@@ -1,0 +1,463 @@
+"""The plugins that `Accelerator(...)` takes as objects; Accelerate's names, fields and defaults."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from nbaccel.errors import CallError, PlanError
+from nbaccel.runtime.handlers import Remembering
+
+Held = tuple[str, object, str]
+"""A key of the configuration, its value, and the place that says so."""
+
+
+class _Plugin(Protocol):
+    def settings(self) -> Iterator[Held]: ...
+
+
+@dataclass
+class FullyShardedDataParallelPlugin(Remembering):
+    """How FSDP shards; fields that are left out come from the configuration.
+
+    Attributes:
+        fsdp_version: 1 or 2; both are carried out by `torch.distributed.fsdp.fully_shard`.
+        sharding_strategy: a word, or torch's `ShardingStrategy`.
+        reshard_after_forward: free a unit's full parameters after its forward pass; version 1: a sharding strategy.
+        backward_prefetch: a word, or torch's `BackwardPrefetch`.
+        mixed_precision_policy: number formats: a mapping, or torch's `MixedPrecisionPolicy` or `MixedPrecision`.
+        auto_wrap_policy: a word, or a function that says of a module whether it is a unit.
+        cpu_offload: keep parameters in the CPU's memory: true, or torch's `CPUOffload` or `CPUOffloadPolicy`.
+        ignored_modules: modules that are not sharded, or names and patterns.
+        state_dict_type: a word, or torch's `StateDictType`.
+        state_dict_config: has no effect: `state_dict_type` says all.
+        optim_state_dict_config: has no effect, too.
+        limit_all_gathers: true; fully_shard always does.
+        use_orig_params: true; fully_shard always does.
+        param_init_fn: gives a module on the meta device its first weights.
+        sync_module_states: start from rank 0's weights.
+        forward_prefetch: gather the next unit during the forward pass.
+        activation_checkpointing: compute activations again in the backward pass.
+        cpu_ram_efficient_loading: only rank 0 reads the weights.
+        transformer_cls_names_to_wrap: classes of layers that are units.
+        min_num_params: parameters from which a module is a unit.
+    """
+
+    fsdp_version: int | None = None
+    sharding_strategy: Any = None
+    reshard_after_forward: Any = None
+    backward_prefetch: Any = None
+    mixed_precision_policy: Any = None
+    auto_wrap_policy: Any = None
+    cpu_offload: Any = None
+    ignored_modules: Iterable[nn.Module | str] | str | None = None
+    state_dict_type: Any = None
+    state_dict_config: Any = None
+    optim_state_dict_config: Any = None
+    limit_all_gathers: bool = True
+    use_orig_params: bool | None = None
+    param_init_fn: Callable[[nn.Module], Any] | None = None
+    sync_module_states: bool | None = None
+    forward_prefetch: bool | None = None
+    activation_checkpointing: bool | None = None
+    cpu_ram_efficient_loading: bool | None = None
+    transformer_cls_names_to_wrap: Iterable[str] | str | None = None
+    min_num_params: int | None = None
+
+    def settings(self) -> Iterator[Held]:
+        """What it says in the words of the configuration; FSDP itself, first of all."""
+        place = "the argument fsdp_plugin="
+        yield "distributed_type", "FSDP", place
+        for name, key in _FSDP_KEYS.items():
+            value = _word(getattr(self, name))
+            if value is not None and not callable(value):
+                yield f"fsdp_config.{key}", value, f"{place} ({type(self).__name__}.{name})"
+        names = tuple(one for one in self._ignored() if isinstance(one, str))
+        if names:
+            yield "fsdp_config.fsdp_ignored_modules", names, f"{place} ({type(self).__name__}.ignored_modules)"
+
+    def _ignored(self) -> tuple[nn.Module | str, ...]:
+        given = self.ignored_modules
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
+    def modules_to_ignore(self) -> tuple[nn.Module, ...]:
+        """The modules among `ignored_modules`; names go through the configuration."""
+        return tuple(one for one in self._ignored() if isinstance(one, nn.Module))
+
+    def mixed_precision(self) -> Mapping[str, Any]:
+        """The policy's fields that are given, by the names of torch's `MixedPrecisionPolicy`.
+
+        Raises:
+            CallError: it is neither a mapping nor one of torch's policies.
+        """
+        policy = self.mixed_precision_policy
+        if policy is None:
+            return {}
+        names = ("param_dtype", "reduce_dtype", "output_dtype", "cast_forward_inputs")
+        if isinstance(policy, Mapping):
+            given = dict(policy)
+        elif hasattr(policy, "param_dtype") and hasattr(policy, "reduce_dtype"):
+            given = {name: getattr(policy, name) for name in names if hasattr(policy, name)}
+        else:
+            given = {"mixed_precision_policy": policy}
+        for name, value in given.items():
+            if name not in names or not isinstance(value, bool | torch.dtype | None):
+                raise CallError(
+                    f"FullyShardedDataParallelPlugin(mixed_precision_policy=...) with {name}={value!r}: possible are "
+                    f"{', '.join(names)} with dtypes of torch, in a mapping or a MixedPrecisionPolicy."
+                )
+        return given
+
+    def chooser(self) -> Callable[[nn.Module, str], bool] | None:
+        """The user's own function that says which modules are units; None for the configuration's words.
+
+        torch's `ModuleWrapPolicy` and its policies in `functools.partial` are asked as they expect.
+
+        Raises:
+            CallError: it is nothing that can be asked.
+        """
+        policy = self.auto_wrap_policy
+        if policy is None or isinstance(policy, str):
+            return None
+        classes = getattr(policy, "_module_classes", None)
+        if classes:
+            return lambda module, name: isinstance(module, tuple(classes))
+        if not callable(policy) or hasattr(policy, "_run_policy"):
+            raise CallError(
+                f"FullyShardedDataParallelPlugin(auto_wrap_policy={policy!r}): possible are TRANSFORMER_BASED_WRAP, "
+                "SIZE_BASED_WRAP, NO_WRAP, or a function of a module that says whether it is a unit."
+            )
+        if "recurse" in _parameters(policy):
+            return lambda module, name: bool(policy(module=module, recurse=False, nonwrapped_numel=_size(module)))
+        return lambda module, name: bool(policy(module))
+
+
+def _parameters(function: Callable[..., Any]) -> Iterable[str]:
+    inner = function.func if isinstance(function, functools.partial) else function
+    return inspect.signature(inner).parameters
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+_FSDP_KEYS = {
+    "fsdp_version": "fsdp_version",
+    "sharding_strategy": "fsdp_sharding_strategy",
+    "reshard_after_forward": "fsdp_reshard_after_forward",
+    "backward_prefetch": "fsdp_backward_prefetch",
+    "auto_wrap_policy": "fsdp_auto_wrap_policy",
+    "cpu_offload": "fsdp_offload_params",
+    "state_dict_type": "fsdp_state_dict_type",
+    "use_orig_params": "fsdp_use_orig_params",
+    "sync_module_states": "fsdp_sync_module_states",
+    "forward_prefetch": "fsdp_forward_prefetch",
+    "activation_checkpointing": "fsdp_activation_checkpointing",
+    "cpu_ram_efficient_loading": "fsdp_cpu_ram_efficient_loading",
+    "transformer_cls_names_to_wrap": "fsdp_transformer_layer_cls_to_wrap",
+    "min_num_params": "fsdp_min_num_params",
+}
+
+
+def _word(value: Any) -> Any:
+    """A value as a file would say it: torch's enumerations by name, its offloading objects as a truth value."""
+    kind = type(value).__name__
+    if kind in ("ShardingStrategy", "BackwardPrefetch", "StateDictType"):
+        return _OTHER_NAMES.get(value.name, value.name)
+    if kind == "CPUOffload":
+        return bool(value.offload_params)
+    if kind == "CPUOffloadPolicy":
+        return True
+    if kind == "OffloadPolicy":
+        return False
+    return tuple(value) if isinstance(value, list | set | frozenset) else value
+
+
+_OTHER_NAMES = {"_HYBRID_SHARD_ZERO2": "HYBRID_SHARD_ZERO2"}
+
+
+@dataclass
+class TorchTensorParallelPlugin(Remembering):
+    """Tensor parallelism; not supported yet with more than one rank.
+
+    Attributes:
+        tp_size: ranks that share each layer.
+        torch_device_mesh: the mesh; nbaccel makes its own.
+    """
+
+    tp_size: int = 1
+    torch_device_mesh: Any = None
+
+    def settings(self) -> Iterator[Held]:
+        """What it says in the words of the configuration."""
+        place = f"the argument torch_tp_plugin= ({type(self).__name__}.tp_size)"
+        yield "parallelism_config.parallelism_config_tp_size", self.tp_size, place
+
+
+@dataclass
+class TorchTensorParallelConfig:
+    """Settings of tensor parallelism.
+
+    Attributes:
+        enable_async_tp: overlap its communication with matrix products.
+    """
+
+    enable_async_tp: bool = False
+
+
+@dataclass
+class TorchContextParallelConfig:
+    """Settings of context parallelism.
+
+    Attributes:
+        cp_comm_strategy: `allgather` or `alltoall`.
+    """
+
+    cp_comm_strategy: str | None = None
+
+
+@dataclass
+class DeepSpeedSequenceParallelConfig:
+    """Settings of sequence parallelism.
+
+    Attributes:
+        sp_seq_length: length of sequences.
+        sp_seq_length_is_variable: whether it changes.
+        sp_attn_implementation: attention's kernel.
+    """
+
+    sp_seq_length: int | None = None
+    sp_seq_length_is_variable: bool | None = None
+    sp_attn_implementation: str | None = None
+
+
+@dataclass
+class ParallelismConfig(Remembering):
+    """Sizes of the mesh's axes, whose product is the number of processes; left out: as configured.
+
+    Attributes:
+        dp_replicate_size: replicas of the model.
+        dp_shard_size: ranks over which each replica is sharded.
+        tp_size: tensor parallel ranks.
+        cp_size: context parallel ranks.
+        cp_backend: who splits contexts.
+        sp_size: sequence parallel ranks.
+        sp_backend: who splits sequences.
+        tp_handler: settings of tensor parallelism.
+        cp_handler: settings of context parallelism.
+        sp_handler: settings of sequence parallelism.
+    """
+
+    dp_replicate_size: int | None = None
+    dp_shard_size: int | None = None
+    tp_size: int | None = None
+    cp_size: int | None = None
+    cp_backend: str | None = None
+    sp_size: int | None = None
+    sp_backend: str | None = None
+    tp_handler: TorchTensorParallelConfig | None = None
+    cp_handler: TorchContextParallelConfig | None = None
+    sp_handler: DeepSpeedSequenceParallelConfig | None = None
+    device_mesh: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for axis in _AXES:
+            size = getattr(self, f"{axis}_size")
+            if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise CallError(f"ParallelismConfig({axis}_size={size!r}): possible is a whole number from 1.")
+        if self._size("cp") > 1 and self._size("sp") > 1:
+            raise CallError(
+                f"ParallelismConfig(cp_size={self.cp_size}, sp_size={self.sp_size}): context and sequence parallelism "
+                "exclude each other. Leave one at 1."
+            )
+        if self._size("dp_replicate") > 1 and self._size("dp_shard") == 1 and max(map(self._size, ("tp", "cp"))) > 1:
+            raise CallError(
+                f"ParallelismConfig(dp_replicate_size={self.dp_replicate_size}) with tp_size or cp_size above 1: "
+                "replicas must be sharded then. Use dp_shard_size instead, or both."
+            )
+
+    def settings(self) -> Iterator[Held]:
+        """What it says in the words of the configuration."""
+        for name in ("dp_replicate_size", "dp_shard_size", "tp_size", "cp_size", "sp_size", "cp_backend", "sp_backend"):
+            value = getattr(self, name)
+            if value is not None:
+                place = f"the argument parallelism_config= (ParallelismConfig.{name})"
+                yield f"parallelism_config.parallelism_config_{name}", value, place
+
+    def _size(self, axis: str) -> int:
+        return getattr(self, f"{axis}_size") or 1
+
+    @property
+    def total_size(self) -> int:
+        """Processes of the whole mesh."""
+        return self.data_parallel_size * self.non_data_parallel_size
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Processes with different samples."""
+        return self._size("dp_replicate") * self._size("dp_shard")
+
+    @property
+    def non_data_parallel_size(self) -> int:
+        """Processes that share samples."""
+        return self._size("tp") * self._size("cp") * self._size("sp")
+
+    @property
+    def dp_replicate_enabled(self) -> bool:
+        return self._size("dp_replicate") > 1
+
+    @property
+    def dp_shard_enabled(self) -> bool:
+        return self._size("dp_shard") > 1
+
+    @property
+    def tp_enabled(self) -> bool:
+        return self._size("tp") > 1
+
+    @property
+    def cp_enabled(self) -> bool:
+        return self._size("cp") > 1
+
+    @property
+    def sp_enabled(self) -> bool:
+        return self._size("sp") > 1
+
+    @property
+    def active_mesh_dims(self) -> list[str]:
+        """Axes of more than one process, outermost first."""
+        return [axis for axis in _AXES if self._size(axis) > 1]
+
+    @property
+    def dp_dim_names(self) -> list[str]:
+        """Active axes along which samples differ."""
+        return self._active("dp_replicate", "dp_shard")
+
+    @property
+    def non_dp_dim_names(self) -> list[str]:
+        """Active axes along which they do not."""
+        return self._active("cp", "sp", "tp")
+
+    @property
+    def dp_shard_cp_dim_names(self) -> list[str]:
+        """Active axes over which parameters are sharded."""
+        return self._active("dp_shard", "cp")
+
+    @property
+    def dp_cp_dim_names(self) -> list[str]:
+        """Active axes over which losses are averaged."""
+        return self._active("dp_replicate", "dp_shard", "cp")
+
+    @property
+    def fsdp_dim_names(self) -> list[str]:
+        """Names of the axes, some of them joined into one, that FSDP works on."""
+        shards = ["dp_shard_cp"] if self.dp_shard_cp_dim_names else []
+        return [*self._active("dp_replicate"), *shards]
+
+    def _active(self, *axes: str) -> list[str]:
+        return [axis for axis in axes if self._size(axis) > 1]
+
+    def build_device_mesh(self, device_type: str) -> Any:
+        """The mesh over all processes, with the joined axes `dp`, `dp_shard_cp` and `dp_cp` where they are.
+
+        Args:
+            device_type: `cpu` or `cuda`.
+
+        Returns:
+            None if no axis has more than one process.
+
+        Raises:
+            PlanError: the sizes are not those of the processes.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+
+        axes = self.active_mesh_dims
+        if not axes:
+            return None
+        self._check_total(_world_size())
+        mesh = init_device_mesh(device_type, tuple(map(self._size, axes)), mesh_dim_names=tuple(axes))
+        for name, parts in (
+            ("dp", self.dp_dim_names),
+            ("dp_shard_cp", self.dp_shard_cp_dim_names),
+            ("dp_cp", self.dp_cp_dim_names),
+        ):
+            if parts:
+                mesh[tuple(parts)]._flatten(name)
+        self.device_mesh = mesh
+        return mesh
+
+    def get_device_mesh(self, device_type: str | None = None) -> Any:
+        """The mesh, which is made at the first call if `device_type` is given."""
+        if self.device_mesh is None and device_type is not None:
+            return self.build_device_mesh(device_type)
+        return self.device_mesh
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as plain values."""
+        names = [one.name for one in fields(self) if one.init]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def _check_total(self, processes: int) -> None:
+        if self.total_size != processes:
+            sizes = " x ".join(f"{axis}_size={self._size(axis)}" for axis in self.active_mesh_dims)
+            raise PlanError(
+                f"ParallelismConfig({sizes})",
+                f"that is a mesh of {self.total_size} processes, and there are {processes}.",
+                f"Use sizes whose product is {processes}, or {self.total_size} processes.",
+            )
+
+
+_AXES = ("dp_replicate", "dp_shard", "cp", "sp", "tp")
+"""The mesh's axes, outermost first."""
+
+
+def _world_size() -> int:
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _plain(value: Any) -> Any:
+    return dict(vars(value)) if hasattr(value, "__dataclass_fields__") else value
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The plugins of one `Accelerator`.
+
+    Attributes:
+        fsdp: how FSDP shards.
+        parallelism: sizes of the mesh.
+        tensor_parallel: tensor parallelism in its older form.
+    """
+
+    fsdp: FullyShardedDataParallelPlugin | None = None
+    parallelism: ParallelismConfig | None = None
+    tensor_parallel: TorchTensorParallelPlugin | None = None
+
+    def __post_init__(self) -> None:
+        for name, (argument, kind) in _ARGUMENTS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise CallError(
+                    f"Accelerator({argument}={value!r}): possible is a {kind.__name__} of nbaccel.utils, or None."
+                )
+
+    def settings(self) -> Iterator[Held]:
+        """What they say in the words of the configuration."""
+        plugin: _Plugin | None
+        for plugin in (self.fsdp, self.parallelism, self.tensor_parallel):
+            if plugin is not None:
+                yield from plugin.settings()
+
+
+_ARGUMENTS: dict[str, tuple[str, type]] = {
+    "fsdp": ("fsdp_plugin", FullyShardedDataParallelPlugin),
+    "parallelism": ("parallelism_config", ParallelismConfig),
+    "tensor_parallel": ("torch_tp_plugin", TorchTensorParallelPlugin),
+}
