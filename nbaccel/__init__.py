@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from nbaccel.notebook.launcher import debug_launcher, notebook_launcher, submit
     from nbaccel.notebook.session import Session
     from nbaccel.runtime.accelerator import Accelerator
+    from nbaccel.runtime.bigmodel.dispatch import cpu_offload, cpu_offload_with_hook, disk_offload, dispatch_model
+    from nbaccel.runtime.bigmodel.empty import init_empty_weights, init_on_device
+    from nbaccel.runtime.bigmodel.loading import load_checkpoint_and_dispatch, load_checkpoint_in_model
+    from nbaccel.runtime.bigmodel.placing import infer_auto_device_map
     from nbaccel.runtime.data.skip import skip_first_batches
+    from nbaccel.runtime.enums import DDPCommunicationHookType
     from nbaccel.runtime.handlers import (
         AutocastKwargs,
         DataLoaderConfiguration,
@@ -23,8 +28,12 @@ if TYPE_CHECKING:
         InitProcessGroupKwargs,
         ProjectConfiguration,
     )
+    from nbaccel.runtime.imports import is_rich_available
+    from nbaccel.runtime.later import DeepSpeedPlugin, ProfileKwargs, prepare_pippy
+    from nbaccel.runtime.memory import find_executable_batch_size
     from nbaccel.runtime.plugins import FullyShardedDataParallelPlugin, ParallelismConfig
     from nbaccel.runtime.progress import tqdm
+    from nbaccel.runtime.random import synchronize_rng_states
     from nbaccel.runtime.state import DistributedType, PartialState
     from nbaccel.wire.shared import share
 
@@ -50,6 +59,22 @@ _HOMES = {
     "tqdm": "nbaccel.runtime.progress",
     "notebook_launcher": "nbaccel.notebook.launcher",
     "share": "nbaccel.wire.shared",
+    "DDPCommunicationHookType": "nbaccel.runtime.enums",
+    "DeepSpeedPlugin": "nbaccel.runtime.later",
+    "ProfileKwargs": "nbaccel.runtime.later",
+    "cpu_offload": "nbaccel.runtime.bigmodel.dispatch",
+    "cpu_offload_with_hook": "nbaccel.runtime.bigmodel.dispatch",
+    "disk_offload": "nbaccel.runtime.bigmodel.dispatch",
+    "dispatch_model": "nbaccel.runtime.bigmodel.dispatch",
+    "find_executable_batch_size": "nbaccel.runtime.memory",
+    "infer_auto_device_map": "nbaccel.runtime.bigmodel.placing",
+    "init_empty_weights": "nbaccel.runtime.bigmodel.empty",
+    "init_on_device": "nbaccel.runtime.bigmodel.empty",
+    "is_rich_available": "nbaccel.runtime.imports",
+    "load_checkpoint_and_dispatch": "nbaccel.runtime.bigmodel.loading",
+    "load_checkpoint_in_model": "nbaccel.runtime.bigmodel.loading",
+    "prepare_pippy": "nbaccel.runtime.later",
+    "synchronize_rng_states": "nbaccel.runtime.random",
     "load_ipython_extension": "nbaccel.notebook.extension",
     "unload_ipython_extension": "nbaccel.notebook.extension",
 }
@@ -76,6 +101,22 @@ __all__ = [
     "tqdm",
     "share",
     "unload_ipython_extension",
+    "DDPCommunicationHookType",
+    "DeepSpeedPlugin",
+    "ProfileKwargs",
+    "cpu_offload",
+    "cpu_offload_with_hook",
+    "disk_offload",
+    "dispatch_model",
+    "find_executable_batch_size",
+    "infer_auto_device_map",
+    "init_empty_weights",
+    "init_on_device",
+    "is_rich_available",
+    "load_checkpoint_and_dispatch",
+    "load_checkpoint_in_model",
+    "prepare_pippy",
+    "synchronize_rng_states",
     "__version__",
 ]
 

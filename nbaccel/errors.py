@@ -8,6 +8,7 @@
     ├── MissingExtraError (ImportError)  an optional package is needed
     ├── ShipError (TypeError)          a value cannot travel between the kernel and a worker
     ├── StateError (RuntimeError)      the right call at the wrong moment
+    ├── DistributedOperationError (RuntimeError)  ranks bring different data to a collective operation
     ├── RunError (RuntimeError)        a run on workers did not end well
     │   ├── WorkerError                the user's code raised in a worker
     │   ├── WorkerDiedError            a worker process ended without an answer
@@ -130,6 +131,28 @@ class ShipError(NbaccelError, TypeError):
 
 class StateError(NbaccelError, RuntimeError):
     """The call is right, but not now (a second launch in a worker, a closed session)."""
+
+
+class DistributedOperationError(NbaccelError, RuntimeError):
+    """The ranks brought different data to a collective operation, which would hang or give nonsense.
+
+    Attributes:
+        operation: name of the operation.
+        ranks: those that differ from the others.
+    """
+
+    def __init__(self, operation: str, ranks: Sequence[int], differences: Sequence[str]) -> None:
+        self.operation, self.ranks, self.differences = operation, tuple(ranks), tuple(differences)
+        verb = "differs" if len(ranks) == 1 else "differ"
+        super().__init__(
+            "\n".join(
+                [
+                    f"{operation}(): {name_ranks(ranks)} {verb} from the other ranks.",
+                    *(f"  {line}" for line in differences),
+                    "All ranks must bring the same shapes and dtypes; see pad_across_processes() and gather_object().",
+                ]
+            )
+        )
 
 
 class RunError(NbaccelError, RuntimeError):

@@ -8,32 +8,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from nbaccel.errors import NbaccelError, name_ranks
+from nbaccel.errors import DistributedOperationError, name_ranks
 from nbaccel.runtime.batches import shape_table
 from nbaccel.runtime.world import World, configure
-
-
-class DistributedOperationError(NbaccelError, RuntimeError):
-    """The ranks brought different data to a collective operation, which would hang or give nonsense.
-
-    Attributes:
-        operation: name of the operation.
-        ranks: those that differ from the others.
-    """
-
-    def __init__(self, operation: str, ranks: Sequence[int], differences: Sequence[str]) -> None:
-        self.operation, self.ranks, self.differences = operation, tuple(ranks), tuple(differences)
-        verb = "differs" if len(ranks) == 1 else "differ"
-        super().__init__(
-            "\n".join(
-                [
-                    f"{operation}(): {name_ranks(ranks)} {verb} from the other ranks.",
-                    *(f"  {line}" for line in differences),
-                    "All ranks must bring the same shapes and dtypes; see pad_across_processes() and gather_object().",
-                ]
-            )
-        )
-
 
 DistributedOperationException = DistributedOperationError
 """Accelerate's name of it."""

@@ -9,19 +9,19 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from typing import Any, ClassVar
 
 import torch
 
 from nbaccel.config import Resolved, table
+from nbaccel.runtime.enums import BaseEnum
 from nbaccel.runtime.groups import leave_group
 from nbaccel.runtime.handlers import GradientAccumulationPlugin, InitProcessGroupKwargs
 from nbaccel.runtime.split import share_of
 from nbaccel.runtime.world import World, configure, current_world, forget_world, join_world, parts_for, rejoin_world
 
 
-class DistributedType(str, Enum):
+class DistributedType(BaseEnum):
     """How processes train together; Accelerate's names."""
 
     NO = "NO"
@@ -32,9 +32,6 @@ class DistributedType(str, Enum):
     FSDP = "FSDP"
     XLA = "XLA"
     MEGATRON_LM = "MEGATRON_LM"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 _SEVERAL = {
