@@ -16,9 +16,11 @@ from nbaccel.cli.launch_flags import Line
 from nbaccel.config import Layer, Resolved, call_layer, resolve, table
 from nbaccel.config.launched import LAUNCHED, without_ours
 from nbaccel.config.secrets import MASK, is_secret
+from nbaccel.config.snapshot import write_snapshot
 from nbaccel.errors import ConfigError, MissingExtraError, nearest
 from nbaccel.launch.torchrun import Target, command_line, environment, variables_set
 from nbaccel.machine import probe
+from nbaccel.machine.words import describe_devices
 from nbaccel.plan import Plan, settle
 
 
@@ -44,7 +46,15 @@ def launch(line: Line, program: str) -> int:
         _show(command, variables_set(resolved, plan, os.environ), hidden=set(without_ours(resolved.dotenv)))
         return 0
     need_torch(program)
+    if plan.machine_rank == 0:
+        write_snapshot(resolved, describe_devices(probe()), _said(line))
     return run_to_end(command, environment(resolved, plan, os.environ), resolved.config.timeout)
+
+
+def _said(line: Line) -> list[str]:
+    """The script and its arguments, as a replay gives them to the launcher again."""
+    kind = ["--module"] if line.has("module") else ["--no-python"] if line.has("no_python") else []
+    return [*kind, *line.words]
 
 
 def decided(line: Line, program: str) -> tuple[Resolved, Plan]:
