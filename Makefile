@@ -7,10 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build
 
-.PHONY: help venv demo test check lab bench clean
+.PHONY: help venv demo test test-slow check lab bench clean
 
 help:  ## What can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 # Each stamp is one level of installation; all live in the same .venv.
 $(VENV)/base: pyproject.toml
@@ -39,7 +39,10 @@ demo: $(VENV)/base  ## Run notebooks/01_first_run.ipynb in a real kernel and sho
 	$(BIN)/python notebooks/run.py notebooks/01_first_run.ipynb $(BUILD)/demo
 
 test: $(VENV)/test  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/test  ## Run the tests that take long: many processes, thousands of files
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 check: $(VENV)/test  ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

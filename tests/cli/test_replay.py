@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def nbaccel(*words: str) -> str:
     command = [sys.executable, "-m", "nbaccel.cli.main", *words]

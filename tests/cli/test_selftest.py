@@ -33,7 +33,7 @@ from nbaccel.plan import settle
 from nbaccel.runtime.selftest import notes
 from nbaccel.runtime.selftest.notes import BEGUN, CHECKS, FAILED, PASSED, Note, Wish
 
-pytestmark = pytest.mark.usefixtures("nowhere")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nowhere")]
 
 
 def note(

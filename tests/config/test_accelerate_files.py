@@ -19,6 +19,8 @@ from projects import Project, error_of
 
 from nbaccel.config import KEYS, Key
 
+pytestmark = pytest.mark.slow
+
 launch = pytest.importorskip("accelerate.commands.launch")
 questions = pytest.importorskip("accelerate.commands.config.cluster")
 config_args = pytest.importorskip("accelerate.commands.config.config_args")

@@ -18,6 +18,8 @@ from nbaccel.config.files.parse import _Loader
 from nbaccel.config.interpolate import nested
 from nbaccel.errors import NbaccelError
 
+pytestmark = pytest.mark.slow
+
 
 def examples(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The same examples at each run."""

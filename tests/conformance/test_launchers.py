@@ -462,7 +462,16 @@ def test_a_rank_finds_its_place_in_the_environment(launcher: Launcher) -> None:
 
 
 OURS = {
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *(
+        "NBACCEL_LAUNCHED",
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ),
     *("NBACCEL_WORKER", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE", "OMP_NUM_THREADS"),
     *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "ACCELERATE_USE_CPU", MARK, "PYTEST_CURRENT_TEST"),
 }

@@ -14,7 +14,7 @@ from runtime_ranks import free_port, rank_environment
 from nbaccel.runtime.checkpoint.manifest import trouble_with
 
 PEER = Path(__file__).parent / "checkpoint_peer.py"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def train(size: int, library: str, answer: Path, *options: str) -> list[Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from runtime_ranks import free_port, rank_environment
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "data_rank_checks.py"
 NAMES: list[str] = re.findall(r"^def (check_\w+)\(\)", SCRIPT.read_text(), re.MULTILINE)
 SIZE = 2

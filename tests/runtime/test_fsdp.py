@@ -40,6 +40,8 @@ from nbaccel.runtime.plugins import (
     TorchTensorParallelPlugin,
 )
 
+pytestmark = pytest.mark.slow
+
 CHECKS = Path(__file__).parent / "fsdp_checks.py"
 NAMES: list[str] = re.findall(r"^def (check_\w+)\(\)", CHECKS.read_text(), re.MULTILINE)
 ON_FOUR = ["check_hybrid", "check_mesh_of_sizes"]

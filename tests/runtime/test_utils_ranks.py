@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from runtime_ranks import free_port, rank_environment
 
+pytestmark = pytest.mark.slow
+
 CHECKS = Path(__file__).parent / "utils_checks.py"
 NAMES: list[str] = re.findall(r"^def (check_\w+)\(\)", CHECKS.read_text(), re.MULTILINE)
 SIZE = 2
