@@ -16,7 +16,7 @@ from nbaccel.cli.launch_flags import Line
 from nbaccel.config import Layer, Resolved, call_layer, resolve, table
 from nbaccel.config.launched import LAUNCHED, without_ours
 from nbaccel.config.secrets import MASK, is_secret
-from nbaccel.config.snapshot import write_snapshot
+from nbaccel.config.snapshot import leaves_snapshot, write_snapshot
 from nbaccel.errors import ConfigError, MissingExtraError, nearest
 from nbaccel.launch.torchrun import Target, command_line, environment, variables_set
 from nbaccel.machine import probe
@@ -46,7 +46,7 @@ def launch(line: Line, program: str) -> int:
         _show(command, variables_set(resolved, plan, os.environ), hidden=set(without_ours(resolved.dotenv)))
         return 0
     need_torch(program)
-    if plan.machine_rank == 0:
+    if plan.machine_rank == 0 and leaves_snapshot(resolved):  # else the machine need not be looked at again
         write_snapshot(resolved, describe_devices(probe()), _said(line))
     return run_to_end(command, environment(resolved, plan, os.environ), resolved.config.timeout)
 

@@ -63,6 +63,11 @@ def snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Sequence[
 _HEAD = "# What this run was started with. Again: nbaccel config replay FILE\n"
 
 
+def leaves_snapshot(resolved: Resolved) -> bool:
+    """Whether a run has a folder to leave its snapshot in."""
+    return resolved.config.run_dir is not None or resolved.config.project_dir is not None
+
+
 def write_snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Sequence[str] = ()) -> Path | None:
     """Write a snapshot into the run's folder, if the configuration names one or a project folder.
 
@@ -72,8 +77,7 @@ def write_snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Seq
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    config = resolved.config
-    if config.run_dir is None and config.project_dir is None:
+    if not leaves_snapshot(resolved):
         return None
     file = Path(resolved.run_dir).expanduser() / FILE
     text = snapshot(resolved, devices, command)
@@ -83,7 +87,7 @@ def write_snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Seq
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(file)
     except OSError as error:
-        key = "project_dir" if config.run_dir is None else "run_dir"
+        key = "project_dir" if resolved.config.run_dir is None else "run_dir"
         written = f"{key}={resolved.value(key)!r}"
         place = f"from {resolved.origin(key).place}: {error.strerror or error}"
         raise ConfigError(written, place, "a folder that can be written to") from None

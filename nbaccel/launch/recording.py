@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from nbaccel.config import Resolved
-from nbaccel.config.snapshot import write_snapshot
+from nbaccel.config.snapshot import leaves_snapshot, write_snapshot
 from nbaccel.errors import ConfigError
 from nbaccel.machine import probe
 from nbaccel.machine.words import describe_devices
@@ -19,7 +19,7 @@ def record(resolved: Resolved, tell: Callable[[str], None]) -> None:
         resolved: the configuration; without a project or run folder nothing is written.
         tell: gets a note if it cannot be written, which is no reason to stop a run.
     """
-    if resolved.config.project_dir is not None or resolved.config.run_dir is not None:
+    if leaves_snapshot(resolved):
         threading.Thread(target=_write, args=(resolved, tell), name="nbaccel-record").start()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from nbaccel.config import Resolved, RunConfig
 from nbaccel.errors import PlanError
@@ -15,10 +16,18 @@ MOST_DEFAULT_CPU_WORKERS = 4
 """More processes rarely help on a CPU, whose operators have threads of their own."""
 
 
+Settled = TypeVar("Settled")
+
+
 def settle(resolved: Resolved, machine: Machine) -> Plan:
     """Like `decide`, for a configuration that knows where its values come from: errors say it."""
+    return with_places(resolved, lambda config: decide(config, machine))
+
+
+def with_places(resolved: Resolved, decision: Callable[[RunConfig], Settled]) -> Settled:
+    """Make a decision on a configuration; an error of it says where the wish came from."""
     try:
-        return decide(resolved.config, machine)
+        return decision(resolved.config)
     except PlanError as error:
         origin = resolved.origin(error.key) if error.key else None
         if origin is None or origin.layer == "default":

@@ -11,7 +11,7 @@ import torch
 from nbaccel.config import Layer, Resolved
 from nbaccel.config.launched import resolve_in_worker
 from nbaccel.errors import PlanError
-from nbaccel.plan import Parts, Topology
+from nbaccel.plan import Parts, with_places
 from nbaccel.runtime.devices.cuda import CudaDevice
 from nbaccel.runtime.devices.device import Device
 from nbaccel.runtime.devices.mps import MpsDevice
@@ -113,7 +113,7 @@ def build(given: Layer, handlers: Handlers, plugins: Plugins | None = None) -> R
         PlanError: this machine cannot do what was asked.
     """
     resolved = resolve_in_worker(given)
-    parts, topology = _explained(resolved)
+    parts, topology = with_places(resolved, parts_for)
     handlers = handlers.completed(resolved.config)
     world = join_world(parts, topology, handlers.process_group.options())
     device = DEVICES[world.device.type](world.device)
@@ -121,14 +121,3 @@ def build(given: Layer, handlers: Handlers, plugins: Plugins | None = None) -> R
     strategy = STRATEGIES[parts.strategy](Site(parts, world, device, handlers, resolved, plugins))
     precision = PRECISIONS[parts.precision](world.device, handlers)
     return Runtime(resolved, parts, world, device, strategy, precision, plugins)
-
-
-def _explained(resolved: Resolved) -> tuple[Parts, Topology]:
-    """The parts; an error says where the wish came from."""
-    try:
-        return parts_for(resolved.config)
-    except PlanError as error:
-        origin = resolved.origin(error.key) if error.key else None
-        if origin is None or origin.layer == "default":
-            raise
-        raise error.at(origin.place) from None
