@@ -609,19 +609,23 @@ def test_the_end_of_the_process_waits_and_tells(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
+import threading
 import time
 from pathlib import Path
 from test_checkpoint import small
-from nbaccel.runtime.checkpoint import folders
+from nbaccel.runtime.checkpoint import folders, store
 _, checkpoints = small()
 checkpoints.save(Path({str(tmp_path)!r}, "one"), asynchronous=True)
 checkpoints.wait()
-commit = folders.commit
-def slow(*args):
-    time.sleep(0.5)
+commit, in_threads = folders.commit, store.in_threads
+def late(*args):
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    return in_threads(*args)
+def fail(*args):
     commit(*args)
     raise OSError(28, "No space left on device")
-folders.commit = slow
+store.in_threads, folders.commit = late, fail
 checkpoints.save(Path({str(tmp_path)!r}, "two"), asynchronous=True)
 print(checkpoints.is_saving)
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
+
+from nbaccel.runtime.checkpoint.threads import started
 
 _CHUNK_BYTES = 16 << 20
 _WORTH_A_THREAD_BYTES = 1 << 18
@@ -49,7 +51,6 @@ class CheckedFile:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
-        self._helpers = ThreadPoolExecutor(2, "nbaccel-file")
         self._num_bytes, self._crc, self._unsynced = 0, 0, 0
         self._syncing: Future[None] | None = None
 
@@ -68,7 +69,7 @@ class CheckedFile:
             _write_all(self._descriptor, piece)
             self._crc = zlib.crc32(piece, self._crc)
         else:
-            checking = self._helpers.submit(zlib.crc32, piece, self._crc)
+            checking = started(zlib.crc32, piece, self._crc)
             try:
                 _write_all(self._descriptor, piece)
             finally:
@@ -77,7 +78,7 @@ class CheckedFile:
         self._unsynced += len(piece)
         if self._unsynced >= _SYNC_EVERY_BYTES and (self._syncing is None or self._syncing.done()):
             self._unsynced = 0
-            self._syncing = self._helpers.submit(_sync_data, self._descriptor)
+            self._syncing = started(_sync_data, self._descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +86,9 @@ class CheckedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._helpers.shutdown()
         try:
+            if self._syncing is not None:
+                wait([self._syncing])
             if kind is None:
                 if self._syncing is not None:
                     self._syncing.result()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nbaccel.runtime.checkpoint.files import Record, record_of, write_whole
+from nbaccel.runtime.checkpoint.threads import in_threads
 
 FILE = "nbaccel_checkpoint.json"
 FORMAT = 1
@@ -80,9 +80,8 @@ def trouble_with(folder: Path, *, thorough: bool = True) -> str:
             return trouble
     if not thorough:
         return ""
-    with ThreadPoolExecutor(_READERS) as pool:
-        checks = pool.map(lambda item: _wrong_content(folder / item[0], *item), manifest.files.items())
-        return next(filter(None, checks), "")
+    checks = in_threads(lambda item: _wrong_content(folder / item[0], *item), manifest.files.items(), _READERS)
+    return next(filter(None, checks), "")
 
 
 def _wrong_length(path: Path, name: str, num_bytes: int) -> str:

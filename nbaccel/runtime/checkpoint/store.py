@@ -7,7 +7,6 @@ not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 from nbaccel.runtime.checkpoint.files import Record, write_checked
 from nbaccel.runtime.checkpoint.reading import load_file_of_torch, load_weights_file, model_file, named
 from nbaccel.runtime.checkpoint.safe_file import write_safetensors
+from nbaccel.runtime.checkpoint.threads import in_threads
 from nbaccel.runtime.checkpoint.weights import load_weights, without_twins
 
 _WRITERS = 2
@@ -84,9 +84,7 @@ class Store:
 
     def write(self, folder: Path, parts: Iterable[Part]) -> dict[str, Record]:
         """Write files, onto the disk; on any thread. Returns their records by their paths in the folder."""
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            writing = {part.name: pool.submit(part.write, folder) for part in parts}
-        return {name: done.result() for name, done in writing.items()}
+        return dict(in_threads(lambda part: (part.name, part.write(folder)), parts, _WRITERS))
 
     def missing(self, folder: Path, num_models: int, num_optimizers: int) -> str:
         """What the folder lacks of this run's models and optimizers, in words; empty if nothing."""
