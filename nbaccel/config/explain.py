@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from nbaccel.config.layers import PARAMS, Setting
 from nbaccel.config.schema import KEYS
 from nbaccel.config.secrets import masked
+from nbaccel.look import Html, bold, code, heading, in_mood, joined, quiet, region, struck
+from nbaccel.look import table as html_table
 
 
 @dataclass(frozen=True)
@@ -51,33 +52,15 @@ class Explanation:
         return str(self)
 
     def _repr_html_(self) -> str:
-        rows = [_row("\N{CHECK MARK} in force", self.layer, repr(self.value), self.place, bold=True)]
-        rows += [
-            _row("shadowed", setting.layer, repr(masked(self.key, setting.value)), setting.place, struck=True)
+        shadowed = [
+            ("shadowed", setting.layer, struck(code(repr(masked(self.key, setting.value)))), setting.place)
             for setting in self.shadowed
         ]
-        below = "<br>".join(
-            filter(None, [self.text, f"Possible: {self.possible}." if self.possible else "", self.effect])
-        )
-        return (
-            f"<b><code>{escape(self.key)}</code></b>"
-            f'<table style="text-align:left"><tr>{"".join(_HEADS)}</tr>{"".join(rows)}</table>'
-            f'<div style="color:var(--jp-ui-font-color2,inherit)">{below}</div>'
-        )
-
-
-_LEFT = 'style="text-align:left"'
-_HEADS = [f"<th {_LEFT}>{head}</th>" for head in ("", "layer", "value", "where")]
-
-
-def _row(mark: str, layer: str, value: str, place: str, *, bold: bool = False, struck: bool = False) -> str:
-    shown = f"<code>{escape(value)}</code>"
-    if struck:
-        shown = f"<s>{shown}</s>"
-    if bold:
-        shown = f"<b>{shown}</b>"
-    cells = (escape(mark), escape(layer), shown, escape(place))
-    return f"<tr>{''.join(f'<td {_LEFT}>{cell}</td>' for cell in cells)}</tr>"
+        winner = (in_mood("\N{CHECK MARK} in force", "good"), self.layer, bold(code(repr(self.value))), self.place)
+        chain = html_table(("", "layer", "value", "where"), [winner, *shadowed], marked=[0])
+        possible = f"Possible: {self.possible}." if self.possible else ""
+        below = [quiet(line) for line in (self.text, possible, self.effect) if line]
+        return region(joined([heading(code(self.key)), chain, joined(below, Html("<br>"))]), label=f"why {self.key}")
 
 
 def explanation(key: str, value: Any, settings: Sequence[Setting], value_of: Callable[[str], Any]) -> Explanation:
@@ -150,11 +133,5 @@ class Table:
         return str(self)
 
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th {_LEFT}>{head}</th>" for head in ("key", "value", "layer", "where"))
-        body = "".join(
-            "<tr>" + "".join(f"<td {_LEFT}>{cell}</td>" for cell in (
-                f"<code>{escape(key)}</code>", f"<code>{escape(value)}</code>", escape(layer), escape(place)
-            )) + "</tr>"
-            for key, value, layer, place in self.rows
-        )  # fmt: skip
-        return f'<table style="text-align:left"><tr>{heads}</tr>{body}</table>'
+        rows = [(code(key), code(value), layer, place) for key, value, layer, place in self.rows]
+        return region(html_table(("key", "value", "layer", "where"), rows), label="configuration")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import logging
 import threading
@@ -20,9 +19,17 @@ from nbaccel.launch.output import Policy
 from nbaccel.launch.run import Run
 from nbaccel.launch.stopping import INTERRUPT, INTERRUPT_KEEPING, NOW, Steps
 from nbaccel.launch.team import Team
+from nbaccel.look import Mood, badge, bold, code, joined, region
 from nbaccel.wire.messages import Reply
 
 _numbers = itertools.count(1)
+_MOODS: Mapping[str, Mood] = {
+    "running": "accent",
+    "stopping": "accent",
+    "done": "good",
+    "failed": "bad",
+    "stopped": "warn",
+}
 
 
 @dataclass(frozen=True)
@@ -186,10 +193,10 @@ class Job:
         return f"<Job {self.number}: {self.name} on {name_ranks(self.ranks)}, {self.state}, {self.elapsed_s:.1f} s>"
 
     def _repr_html_(self) -> str:
-        sign = {"running": "▶", "stopping": "▶", "done": "✓", "failed": "✗", "stopped": "■"}[self.state]
-        return (
-            f"<div><b>{sign} Job {self.number}</b> <code>{html.escape(self.name)}</code> on "
-            f"{name_ranks(self.ranks)}: {self.state}{f', {self.elapsed_s:.1f} s' if self.done() else ''}</div>"
+        took = f", {self.elapsed_s:.1f} s" if self.done() else ""
+        state = badge(self.state, _MOODS[self.state])
+        return region(
+            joined([bold(f"Job {self.number} "), code(self.name), f" on {name_ranks(self.ranks)} ", state, took])
         )
 
     # for those who run it

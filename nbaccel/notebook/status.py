@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nbaccel.launch import zygote
 from nbaccel.launch.session import LiveSession
+from nbaccel.look import div, heading, joined, quiet, region, table
 
 _HEADERS = ("rank", "pid", "device", "memory", "doing")
 
@@ -59,14 +59,5 @@ class Status:
         return "\n".join([self.headline, *lines, *self._notes()])
 
     def _repr_html_(self) -> str:
-        head = _row("th", _HEADERS)
-        body = "".join(_row("td", row) for row in self.rows)
-        notes = "".join(f'<div style="opacity: 0.7">{html.escape(note)}</div>' for note in self._notes())
-        return (
-            f"<div><div><b>{html.escape(self.headline)}</b></div>"
-            f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}</div>"
-        )
-
-
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f'<{tag} style="text-align: left">{html.escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+        notes = [div(quiet(note)) for note in self._notes()]
+        return region(joined([heading(self.headline), table(_HEADERS, self.rows), *notes]), label="session")

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbaccel.runtime.tracking import sparkline
+from nbaccel.look import sparkline
+from nbaccel.look.curves import Curves
+from nbaccel.look.svg import draw
 from nbaccel.runtime.tracking.base import GeneralTracker
-from nbaccel.runtime.tracking.curves import Curves
 from nbaccel.runtime.tracking.display import Display, find_display
 from nbaccel.runtime.tracking.plain import numbers
-from nbaccel.runtime.tracking.svg import draw
 
 _DRAW_EVERY_S = 0.5
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from nbaccel.runtime.tracking.curves import Curve
-from nbaccel.runtime.tracking.ticks import short
+from nbaccel.look.curves import Curve
+from nbaccel.look.ticks import short
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from nbaccel.runtime.tracking.curves import Curve
-from nbaccel.runtime.tracking.ticks import short, ticks
+from nbaccel.look.curves import Curve
+from nbaccel.look.ticks import short, ticks
 
 _COLOURS = ("#3d8fe0", "#e0751a", "#2fa56b", "#b663d2", "#dd4a62", "#99902a", "#17a2b5", "#a5764f")
 _INK = "#808080"
