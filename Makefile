@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build
 
-.PHONY: help venv demo test test-slow check lab bench clean
+.PHONY: help venv demo test test-slow test-browser check lab bench clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,18 @@ $(VENV)/lab: $(VENV)/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[lab,notebooks]"
 	touch $@
 
+$(VENV)/browser: $(VENV)/test $(VENV)/lab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[browser]"
+	touch $@
+
+# Debian's packages, only where they are missing: a browser, and npm for axe-core, which checks accessibility.
+$(BUILD)/npm/done: tests/browser/package.json
+	command -v chromium || command -v chromium-browser || command -v google-chrome || (apt-get update -qq && apt-get install -y -qq chromium)
+	command -v npm || (apt-get update -qq && apt-get install -y -qq npm)
+	mkdir -p $(BUILD)/npm && cp tests/browser/package.json $(BUILD)/npm
+	npm install --silent --no-fund --no-audit --prefix $(BUILD)/npm
+	touch $@
+
 $(VENV)/bench: $(VENV)/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[bench]"
 	touch $@
@@ -43,6 +55,9 @@ test: $(VENV)/test  ## Run the tests
 
 test-slow: $(VENV)/test  ## Run the tests that take long: many processes, thousands of files
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+test-browser: $(VENV)/browser $(BUILD)/npm/done  ## Run the tests that need JupyterLab in Chromium
+	$(BIN)/python -m pytest tests/browser
 
 check: $(VENV)/test  ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

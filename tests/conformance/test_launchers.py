@@ -697,7 +697,7 @@ def test_a_rank_that_a_job_lacks_is_refused(launcher: Launcher, ask: Callable[[J
 def test_a_job_describes_itself(launcher: Launcher) -> None:
     job = launcher.finished
     assert repr(job).startswith(f"<Job {job.number}: speak() on ranks 0 and 1, done, ")
-    assert "✓ Job" in job._repr_html_()
+    assert "✓ done" in job._repr_html_()
     assert repr(job.rank(1)).startswith("<rank 1 of <Job ")
 
 
@@ -714,7 +714,7 @@ def test_a_job_that_runs_says_so(launcher: Launcher) -> None:
     story = launcher.cancelled
     assert (story.done, story.running, story.was_cancelled) == (False, True, False)
     assert ": loop() on ranks 0 and 1, running, " in story.text
-    assert "▶ Job" in story.markup
+    assert "▶ running" in story.markup
     assert "loop()" in story.markup
 
 

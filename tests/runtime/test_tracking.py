@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from nbaccel.errors import CallError, MissingExtraError
-from nbaccel.runtime.tracking import choosing
-from nbaccel.runtime.tracking.base import GeneralTracker, on_main_process
 from nbaccel.look.curves import MOST_POINTS, Curve, Curves, measured
-from nbaccel.runtime.tracking.display import Display, ShellDisplay, find_display
-from nbaccel.runtime.tracking.notebook import NotebookTracker
-from nbaccel.runtime.tracking.plain import numbers, plain
 from nbaccel.look.sparkline import lines, sparkline
 from nbaccel.look.svg import MOST_PANELS, draw
 from nbaccel.look.ticks import short, ticks
+from nbaccel.runtime.tracking import choosing
+from nbaccel.runtime.tracking.base import GeneralTracker, on_main_process
+from nbaccel.runtime.tracking.display import Display, ShellDisplay, find_display
+from nbaccel.runtime.tracking.notebook import NotebookTracker
+from nbaccel.runtime.tracking.plain import numbers, plain
 from nbaccel.runtime.tracking.trackers import Trackers
 
 SERVICES = ["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio", "wandb"]
