@@ -6,8 +6,11 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build
+# Colab's Python, wherever this machine has one.
+PYTHON313 ?= $(firstword $(shell python3.13 -c 'import sys; print(sys.executable)' 2> /dev/null) \
+	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13))
 
-.PHONY: help venv demo test test-slow test-browser check lab bench clean
+.PHONY: help venv demo test test-slow test-browser test-colab check lab bench clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -41,6 +44,16 @@ $(BUILD)/npm/done: tests/browser/package.json
 	npm install --silent --no-fund --no-audit --prefix $(BUILD)/npm
 	touch $@
 
+# As in a notebook of Colab: its packages are there, then comes nbaccel.
+.venv-colab/done: pyproject.toml tests/colab/pins.txt
+	test -n "$(PYTHON313)" || (echo "test-colab needs Python 3.13: make test-colab PYTHON313=/path/to/python3.13"; exit 1)
+	test -x .venv-colab/bin/python || $(PYTHON313) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" numpy -r tests/colab/pins.txt
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check \
+		accelerate hydra-core matplotlib pandas scikit-learn nbclient nbformat pytest pytest-timeout pytest-xdist -r tests/colab/pins.txt
+	touch $@
+
 $(VENV)/bench: $(VENV)/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[bench]"
 	touch $@
@@ -58,6 +71,12 @@ test-slow: $(VENV)/test  ## Run the tests that take long: many processes, thousa
 
 test-browser: $(VENV)/browser $(BUILD)/npm/done  ## Run the tests that need JupyterLab in Chromium
 	$(BIN)/python -m pytest tests/browser
+
+COLAB_TESTS := tests/colab tests/test_widgets.py tests/test_bars.py tests/test_notebooks.py \
+	$(addprefix tests/kernel/test_,magic.py launcher.py session.py jobs.py curves.py configuration.py)
+
+test-colab: .venv-colab/done  ## Run the tests of notebooks with Colab's Python and packages
+	.venv-colab/bin/python -m pytest -n 2 --dist loadfile $(COLAB_TESTS)
 
 check: $(VENV)/test  ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

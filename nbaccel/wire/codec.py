@@ -186,6 +186,9 @@ def _nowhere(address: int, size: int) -> tuple[MemoryFile, int] | None:
     return None
 
 
+_SURROUNDINGS = "__pydantic_parent_namespace__"
+
+
 class _OutOfBand:
     """Takes large buffers; no part of the pickler, which would hold itself and what it has met for ever."""
 
@@ -234,7 +237,11 @@ class _Pickler(cloudpickle.Pickler):
             reduced = self._reduce_definition(obj)
         if reduced is NotImplemented:
             reduced = self._reduce_data(obj)
-        return super().reducer_override(obj) if reduced is NotImplemented else reduced
+        if reduced is NotImplemented:
+            reduced = super().reducer_override(obj)
+            if isinstance(obj, type) and reduced is not NotImplemented:
+                _without_surroundings(obj, reduced)
+        return reduced
 
     def _reduce_going_home(self, obj: Any) -> Any:
         if id(obj) in self._references:
@@ -336,6 +343,14 @@ def _handle_types() -> tuple[type, ...]:
     modules = (sys.modules.get(f"{package}.connection") for package in ("multiprocessing", "multiprocess"))
     connections = (getattr(module, "_ConnectionBase", None) for module in modules)
     return (io.TextIOWrapper, *(kind for kind in connections if kind is not None))
+
+
+def _without_surroundings(made: type, reduced: Any) -> None:
+    """Models of pydantic keep the names around them: all of the notebook's where IPython (7) calls a cell's code by its
+    line, since pydantic takes that for the body of a function."""
+    state = reduced[2] if len(reduced) > 2 else None
+    if isinstance(state, tuple) and "<locals>" not in made.__qualname__ and _SURROUNDINGS in state[0]:
+        state[0][_SURROUNDINGS] = None
 
 
 def _reloaded(function: types.FunctionType) -> Any:

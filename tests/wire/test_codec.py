@@ -444,3 +444,21 @@ def test_by_name_only_what_would_travel_is_blamed(main: Any) -> None:
     assert error is not None
     assert find_culprit(cell["train"], "train()", error, by_name=True).path == "`own`, which train() uses"
     assert can_encode(cell["make"], by_name=True) is None
+
+
+def test_a_model_of_pydantic_does_not_drag_the_notebook_along(main: Any) -> None:
+    # IPython 7 calls a cell's code by its line, and pydantic takes that for a function's body
+    cell = compile(
+        "class Settings(BaseModel):\n    epochs: int = 3\n    before: 'Settings | None' = None\n", "<cell>", "exec"
+    )
+    names = main("from pydantic import BaseModel\nimport threading\nlock = threading.Lock()")
+
+    def run() -> None:
+        exec(cell.replace(co_name="<cell line: 1>"), names)
+
+    run()
+    sent = encode(names["Settings"](epochs=5)).parcel
+    assert "lock" in names["Settings"].__pydantic_parent_namespace__
+    arrived, _ = decode(sent, {})
+    assert arrived.epochs == 5
+    assert type(arrived).model_validate({"before": {"epochs": "7"}}).before.epochs == 7
