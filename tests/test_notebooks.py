@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,9 +14,9 @@ import pytest
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
-def execute(name: str, folder: Path) -> str:
+def execute(name: str, folder: Path, **environ: str) -> str:
     command = [sys.executable, str(NOTEBOOKS / "run.py"), str(NOTEBOOKS / name), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env={**os.environ, **environ})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,6 +55,26 @@ def test_sessions_keeps_trains_sends_and_brings_home(tmp_path: Path) -> None:
         "rank 1 of 2 failed: ValueError: rank 1 does not want to go on"
     ]
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_kaggles_two_gpus_are_two_workers(tmp_path: Path) -> None:
+    printed = execute("kaggle_2xT4.ipynb", tmp_path, NBACCEL_PLATFORM="kaggle")
+    assert "kaggle" in printed.lower()
+    assert "2 workers on " in printed
+    accuracy = re.search(r"^450 digits, (\d+\.\d)% right$", printed, re.MULTILINE)
+    assert accuracy is not None, printed
+    assert float(accuracy[1]) >= 97
+    assert errors_in(tmp_path / "kaggle_2xT4.ipynb") == []
+
+
+@pytest.mark.parametrize(("name", "platform"), [("colab_tpu.ipynb", "colab"), ("kaggle_tpu.ipynb", "kaggle")])
+def test_notebooks_for_tpus_run_without_one_too(name: str, platform: str, tmp_path: Path) -> None:
+    printed = execute(name, tmp_path, NBACCEL_PLATFORM=platform)
+    assert re.search(r"^\d workers on cpu$", printed, re.MULTILINE), printed
+    accuracy = re.search(r"^right on (\d+\.\d)% of the held-out digits$", printed, re.MULTILINE)
+    assert accuracy is not None, printed
+    assert float(accuracy[1]) >= 95
+    assert errors_in(tmp_path / name) == []
 
 
 def errors_in(notebook: Path) -> list[str]:
