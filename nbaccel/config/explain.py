@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbaccel.config.layers import PARAMS, Setting
-from nbaccel.config.schema import KEYS
+from nbaccel.config.layers import Setting
+from nbaccel.config.schema import KEYS, Key
 from nbaccel.config.secrets import masked
 from nbaccel.look import Html, bold, code, heading, in_mood, joined, quiet, region, struck
 from nbaccel.look import table as html_table
@@ -89,7 +89,19 @@ def explanation(key: str, value: Any, settings: Sequence[Setting], value_of: Cal
 def _effect(key: str, winner: Setting, value_of: Callable[[str], Any]) -> str:
     """Empty where the key acts; else why it does not."""
     known = KEYS.get(key)
-    if known is None or known.needs is None or winner.layer == "default" or key.startswith(f"{PARAMS}."):
+    if known is None or winner.layer == "default":
+        return ""
+    return unmet(known, value_of)
+
+
+def unmet(known: Key, value_of: Callable[[str], Any]) -> str:
+    """Why a key would have no effect if it was set; empty if it would have one.
+
+    Args:
+        known: the key.
+        value_of: the value of any key.
+    """
+    if known.needs is None:
         return ""
     other, words = known.needs
     now = value_of(other)

@@ -30,6 +30,11 @@ class NotebookLayer:
         for name in names or list(self._settings):
             self._settings.pop(name, None)
 
+    def replace(self, settings: Layer) -> None:
+        """Put other settings in place of all of them, as one step of undo."""
+        self._before.append(dict(self._settings))
+        self._settings = dict(settings)
+
     def undo(self) -> bool:
         """Take the last step back. Returns False if there is none."""
         if not self._before:

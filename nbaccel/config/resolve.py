@@ -142,20 +142,22 @@ def resolve_layers(layers: Iterable[Layer]) -> Resolved:
 def merged(layers: Iterable[Layer]) -> Chain:
     """The settings of all layers by key, the winner first."""
     chain: dict[str, tuple[Setting, ...]] = {}
+    inside: dict[str, str] = {}  # a parameter's mapping -> the first key in it
     for layer in layers:
         for name, setting in layer.items():
-            holder = _shadowed_by(name, chain) if name.startswith(f"{PARAMS}.") else name
+            holder = _shadowed_by(name, chain, inside) if name.startswith(f"{PARAMS}.") else name
             chain[holder] = (*chain.get(holder, ()), setting)
     return reconciled(chain)
 
 
-def _shadowed_by(name: str, chain: Chain) -> str:
+def _shadowed_by(name: str, chain: Chain, inside: dict[str, str]) -> str:
     """The key whose chain a parameter joins: its own, unless a higher layer gave a value in place of its mapping."""
     parts = name.split(".")
-    for end in range(2, len(parts)):
-        if ".".join(parts[:end]) in chain:
-            return ".".join(parts[:end])
-    return next((held for held in chain if held.startswith(f"{name}.")), name)
+    outer = [".".join(parts[:end]) for end in range(2, len(parts))]
+    holder = next((mapping for mapping in outer if mapping in chain), None) or inside.get(name, name)
+    for mapping in outer:
+        inside.setdefault(mapping, name)
+    return holder
 
 
 def unknown_key(key: str, place: str) -> ConfigError:

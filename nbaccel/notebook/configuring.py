@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from nbaccel.config import NOTEBOOK, Explanation, Table, commands, plain_value, resolve, table
@@ -61,6 +62,23 @@ def undo() -> None:
         raise CallError("nothing has been set for this notebook.")
 
 
+def can_show_form(shell: Any) -> bool:
+    """Whether this is a notebook's kernel and ipywidgets is there; no front end says whether it shows widgets."""
+    return getattr(shell, "kernel", None) is not None and find_spec("ipywidgets") is not None
+
+
+def form(config_file: str | None, profile: str | None) -> Any:
+    """The form for the configuration; where it is only printed, the table that `config show` shows.
+
+    Args:
+        config_file: the file that `--config-file` names.
+        profile: the profile that `--profile` names.
+    """
+    from nbaccel_widgets import ConfigForm  # ipywidgets takes a while, and may be missing
+
+    return ConfigForm(config_file=config_file, call={} if profile is None else {"profile": profile})
+
+
 def configure(words: Sequence[str], config_file: str | None, profile: str | None) -> Any:
     """`%accelerate config WORD ...`: what `nbaccel config WORD ...` does in a terminal.
 
@@ -78,11 +96,11 @@ def configure(words: Sequence[str], config_file: str | None, profile: str | None
     if not words:
         return commands.show(config_file=config_file, profile=profile)
     command, *rest = words
-    if command not in _COMMANDS:
-        meant = nearest(command, _COMMANDS)
+    if command not in COMMANDS:
+        meant = nearest(command, COMMANDS)
         hint = f" Did you mean {meant!r}?" if meant else ""
-        raise CallError(f"there is no `config {command}`.{hint} Possible: {', '.join(_COMMANDS)}.")
-    return _COMMANDS[command](rest, Place(config_file, profile))
+        raise CallError(f"there is no `config {command}`.{hint} Possible: {', '.join(COMMANDS)}.")
+    return COMMANDS[command](rest, Place(config_file, profile))
 
 
 def _show(rest: list[str], place: Place) -> Table:
@@ -130,7 +148,7 @@ def _ask(rest: list[str], place: Place) -> None:
     questionnaire(input, print, lambda lines: print(*lines, sep="\n"), place.config_file)
 
 
-_COMMANDS: Mapping[str, Callable[[list[str], Place], Any]] = {
+COMMANDS: Mapping[str, Callable[[list[str], Place], Any]] = {
     "show": _show,
     "why": _why,
     "set": _set,
@@ -141,6 +159,7 @@ _COMMANDS: Mapping[str, Callable[[list[str], Place], Any]] = {
     "update": _update,
     "ask": _ask,
 }
+"""The commands of `%accelerate config`."""
 
 
 def _exactly(count: int, usage: str, rest: list[str]) -> list[str]:

@@ -119,7 +119,7 @@ def set_value(key: str, text: str, *, layer: str | None = None, config_file: Fil
     """
     name, path = _full_name(key), target_file(layer, config_file)
     before, after = write_changes(path, {name: _typed(name, text)})
-    notes = [*_for_accelerate(path, [name]), *_now(name, path, config_file)]
+    notes = [*for_accelerate(path, [name]), *_now(name, path, config_file)]
     return Changed(path, before, after, tuple(notes))
 
 
@@ -189,7 +189,7 @@ def keep_answers(answers: Answers, path: Path, held: Mapping[str, Any], *, dry_r
     asked = keys_asked(questions())
     changes = {name: UNSET for name in held if name in asked and name not in settings} | settings
     before, after = changed_text(path, changes) if dry_run else write_changes(path, changes)
-    return Changed(path, before, after, tuple(_for_accelerate(path, settings)))
+    return Changed(path, before, after, tuple(for_accelerate(path, settings)))
 
 
 def values_of_file(path: Path) -> dict[str, Any]:
@@ -263,8 +263,13 @@ def _outcome(key: str, path: Path, resolved: Resolved) -> Iterator[str]:
         yield f"{key} {effect}"
 
 
-def _for_accelerate(path: Path, keys: Iterable[str]) -> Iterator[str]:
-    """The user's file is Accelerate's, too, which refuses what it does not know."""
+def for_accelerate(path: Path, keys: Iterable[str]) -> Iterator[str]:
+    """Remarks on a change of the user's file, which is Accelerate's, too: it refuses what it does not know.
+
+    Args:
+        path: the file that is changed.
+        keys: what is set in it.
+    """
     if path.resolve() != find.user_file(os.environ).resolve():
         return
     unknown = [key for key in keys if key.partition(".")[0] not in _ACCELERATES]

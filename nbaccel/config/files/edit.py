@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import yaml
@@ -142,6 +143,12 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+@lru_cache(maxsize=16)
+def _composed(text: str) -> yaml.Node | None:
+    """The nodes of a text, which nobody changes; several questions about one text compose it once."""
+    return yaml.compose(text, Loader=_Loader)
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A name and its value in a mapping."""
@@ -198,7 +205,7 @@ class YamlText:
     # where things are
 
     def _root(self) -> yaml.Node | None:
-        return yaml.compose(self.text, Loader=_Loader)
+        return _composed(self.text)
 
     def _entry(self, path: Path) -> _Entry | None:
         holder, entry = self._root(), None

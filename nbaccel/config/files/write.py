@@ -6,9 +6,10 @@ import enum
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,14 +147,15 @@ class _Entry:
     is_gone: bool = False
 
 
-def _entries(text: str, called: str) -> list[_Entry]:
+@lru_cache(maxsize=16)
+def _entries(text: str, called: str) -> Sequence[_Entry]:
     document = parse(text, called)
-    return [
+    return tuple(
         entry
         for name, written in document.items()
         for path, leaf in _leaves((name,), written)
         for entry in _named(path, leaf, document)
-    ]
+    )
 
 
 def _leaves(path: tuple[str, ...], written: Written) -> Iterator[tuple[tuple[str, ...], Written]]:
@@ -188,7 +190,7 @@ def _named(path: tuple[str, ...], written: Written, document: Mapping[str, Writt
         yield _Entry(path, ".".join(path), written, is_heard=False, is_gone=True)
 
 
-def _said(entries: list[_Entry]) -> dict[str, Any]:
+def _said(entries: Sequence[_Entry]) -> dict[str, Any]:
     """The values by today's keys; of two that say the same, the first."""
     found: dict[str, Any] = {}
     for entry in entries:
