@@ -68,10 +68,9 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"^parallelism_config\.", "a step inside `ParallelismConfig`"),
     (r"^Accelerator\.(lomo|has_lomo)", "LOMO is not supported: use any optimizer of torch"),
     (r"^Accelerator\.(deepspeed_|.*ulysses)", "DeepSpeed comes next: use FSDP"),
-    (r"^Accelerator\.(fp8_|ao_|te_|msamp_)", "fp8 comes next: use bf16"),
     (r"^Accelerator\.(pipeline_|context_|maybe_context)", "pipelines and context parallelism come next"),
-    (r"^Accelerator\.(\w+_rank|torch_device_mesh|is_composable\w*|parallelism_config)$", "meshes come next"),
-    (r"^Accelerator\.\w+_handler$", "settings of a part; they are in `accelerator.config`"),
+    (r"^Accelerator\.flag_tensor", "a step inside `set_trigger` and `check_trigger`, which do it"),
+    (r"^GradientState\.is_xla_gradients_synced", "a step inside Accelerate's optimizer; here `step` does it"),
     (r"^Accelerator\.", "comes next"),
     (r"^(AcceleratorState|PartialState)\.(deepspeed\w*|get_deepspeed\w*|select_deepspeed\w*)", "DeepSpeed comes next"),
     (r"^(AcceleratorState|PartialState|GradientState)\.", "comes next"),
@@ -125,16 +124,22 @@ def _reason(name: str) -> str:
 
 
 def _row(section: str, name: str, home: Any, full: str) -> Row:
-    from nbaccel.runtime.later import is_stand_in
-
     last = name.rpartition(".")[2]
     try:
         value = getattr(home, last)
     except (AttributeError, ImportError):
         return Row(section, name, ABSENT, _reason(full))
-    if is_stand_in(value):
+    if _says_no(value):
         return Row(section, name, ERROR, f"{value.reason} {value.remedy}")
     return Row(section, name, WORKS, NOTES.get(last, ""))
+
+
+def _says_no(value: Any) -> bool:
+    """Whether something can be imported, and its use is an error."""
+    from nbaccel.runtime.later import is_stand_in
+    from nbaccel.runtime.recipes import NotCarriedOut
+
+    return is_stand_in(value) or (inspect.isclass(value) and issubclass(value, NotCarriedOut))
 
 
 def _top_level(accelerate: Any) -> Iterator[Row]:
@@ -225,7 +230,6 @@ def _fields() -> Iterator[Row]:
     from accelerate.parallelism_config import ParallelismConfig
 
     import nbaccel.utils as ours
-    from nbaccel.runtime.later import is_stand_in
 
     kinds = [kind for kind in vars(theirs).values() if inspect.isclass(kind) and dataclasses.is_dataclass(kind)]
     for kind in sorted({*kinds, ParallelismConfig}, key=lambda kind: kind.__name__):
@@ -233,7 +237,7 @@ def _fields() -> Iterator[Row]:
         section = kind.__name__
         known = {field.name for field in dataclasses.fields(mine)} if _has_fields(mine) else set()
         for field in dataclasses.fields(kind):
-            if is_stand_in(mine):
+            if _says_no(mine):
                 yield Row(section, field.name, ERROR, f"{mine.reason} {mine.remedy}")
             elif field.name not in known:
                 yield Row(section, field.name, ABSENT, _reason(f"{section}.{field.name}"))

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nbaccel.notebook.export import export
     from nbaccel.notebook.extension import load_ipython_extension, unload_ipython_extension
     from nbaccel.notebook.launcher import debug_launcher, notebook_launcher, submit
     from nbaccel.notebook.session import Session
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
         ProjectConfiguration,
     )
     from nbaccel.runtime.imports import is_rich_available
-    from nbaccel.runtime.later import DeepSpeedPlugin, ProfileKwargs, prepare_pippy
+    from nbaccel.runtime.later import DeepSpeedPlugin, prepare_pippy
     from nbaccel.runtime.memory import find_executable_batch_size
     from nbaccel.runtime.plugins import FullyShardedDataParallelPlugin, ParallelismConfig
+    from nbaccel.runtime.profiling import ProfileKwargs
     from nbaccel.runtime.progress import tqdm
     from nbaccel.runtime.random import synchronize_rng_states
     from nbaccel.runtime.state import DistributedType, PartialState
@@ -55,13 +57,14 @@ _HOMES = {
     "PartialState": "nbaccel.runtime.state",
     "Session": "nbaccel.notebook.session",
     "debug_launcher": "nbaccel.notebook.launcher",
+    "export": "nbaccel.notebook.export",
     "submit": "nbaccel.notebook.launcher",
     "tqdm": "nbaccel.runtime.progress",
     "notebook_launcher": "nbaccel.notebook.launcher",
     "share": "nbaccel.wire.shared",
     "DDPCommunicationHookType": "nbaccel.runtime.enums",
     "DeepSpeedPlugin": "nbaccel.runtime.later",
-    "ProfileKwargs": "nbaccel.runtime.later",
+    "ProfileKwargs": "nbaccel.runtime.profiling",
     "cpu_offload": "nbaccel.runtime.bigmodel.dispatch",
     "cpu_offload_with_hook": "nbaccel.runtime.bigmodel.dispatch",
     "disk_offload": "nbaccel.runtime.bigmodel.dispatch",
@@ -94,6 +97,7 @@ __all__ = [
     "ProjectConfiguration",
     "Session",
     "debug_launcher",
+    "export",
     "load_ipython_extension",
     "notebook_launcher",
     "skip_first_batches",

@@ -1,8 +1,8 @@
 """What training code may import from `nbaccel.data_loader`; nothing inside nbaccel does."""
 
+from nbaccel.runtime.data.constructed import DataLoaderShard
 from nbaccel.runtime.data.dispatch import DataLoaderDispatcher
 from nbaccel.runtime.data.loader import prepare_data_loader
-from nbaccel.runtime.data.prepared import PreparedLoader as DataLoaderShard
 from nbaccel.runtime.data.samplers import get_sampler
 from nbaccel.runtime.data.seedable import SeedableRandomSampler
 from nbaccel.runtime.data.shard import BatchSamplerShard

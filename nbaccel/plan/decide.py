@@ -8,12 +8,15 @@ from typing import TypeVar
 from nbaccel.config import Resolved, RunConfig
 from nbaccel.errors import PlanError
 from nbaccel.machine import Gpu, Machine
+from nbaccel.plan.chips import TPU_DEVICES, choose_chips, refuse_held
 from nbaccel.plan.parts import check_precision, choose_device, chosen_gpus
 from nbaccel.plan.plan import Plan, Rendezvous
 from nbaccel.plan.support import refuse_unsupported
 
 MOST_DEFAULT_CPU_WORKERS = 4
 """More processes rarely help on a CPU, whose operators have threads of their own."""
+MEMORY_PER_CPU_WORKER = 3 * 2**28
+"""768 MiB: torch with a small model, its data and its optimizer's state."""
 
 
 Settled = TypeVar("Settled")
@@ -49,7 +52,12 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
     device = choose_device(config, machine)
     check_precision(config, device)
     gpus = chosen_gpus(config, machine) if device == "cuda" else ()
-    local = _workers_here(config, machine, device, gpus)
+    chips = None
+    if device in TPU_DEVICES:
+        refuse_held(machine, config.start_method)
+        chips, local = choose_chips(config, machine, device)
+    else:
+        local = _workers_here(config, machine, device, gpus)
     _check_machines(config)
     if config.start_method == "inline" and (local > 1 or config.num_machines > 1):
         raise PlanError(
@@ -67,6 +75,7 @@ def decide(config: RunConfig, machine: Machine) -> Plan:
         threads_per_worker=config.num_cpu_threads_per_process or max(1, machine.usable_cores // local),
         visible_gpus=",".join(gpu.visible_id for gpu in gpus) if gpus else None,
         rendezvous=_rendezvous(config),
+        chips=chips,
     )
 
 
@@ -106,7 +115,15 @@ def _alone(config: RunConfig) -> int:
 def _default_workers(config: RunConfig, machine: Machine, devices: int | None) -> int:
     if config.start_method == "inline":
         return 1
-    return devices or max(1, min(machine.physical_cores, MOST_DEFAULT_CPU_WORKERS))
+    return devices or _default_cpu_workers(machine)
+
+
+def _default_cpu_workers(machine: Machine) -> int:
+    """One per physical core up to a few, as many as the memory holds; two on Binder, to see what several do."""
+    if machine.platform == "binder":
+        return 2
+    fitting = machine.memory_bytes // MEMORY_PER_CPU_WORKER if machine.memory_bytes else MOST_DEFAULT_CPU_WORKERS
+    return max(1, min(machine.physical_cores, MOST_DEFAULT_CPU_WORKERS, fitting))
 
 
 def _check_machines(config: RunConfig) -> None:

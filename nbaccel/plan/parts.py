@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nbaccel.config import RunConfig
 from nbaccel.errors import PlanError
 from nbaccel.machine import Gpu, Machine
+from nbaccel.plan.chips import TPU_DEVICES, choose_tpu
 from nbaccel.plan.support import refuse_unsupported
 
 
@@ -33,11 +34,12 @@ class Parts:
     """Names of the parts that `runtime.build` makes objects of.
 
     Attributes:
-        device: torch's name of the device of this process (`cpu`, `cuda:1`, `mps`).
-        strategy: `single`, `ddp` or `fsdp`.
+        device: torch's name of the device of this process (`cpu`, `cuda:1`, `mps`, `xla:0`, `tpu`).
+        strategy: `single`, `ddp`, `fsdp`, `xla` (a process per chip) or `spmd` (one for all).
         precision: `no`, `bf16` or `fp16`.
         backend: torch.distributed's backend, None for one process.
         mesh: names and sizes of the device mesh's axes, outermost first; empty where there is none.
+        downcast: whether the model itself becomes bfloat16, on a TPU with bf16.
     """
 
     device: str
@@ -45,6 +47,7 @@ class Parts:
     precision: str
     backend: str | None
     mesh: tuple[tuple[str, int], ...] = ()
+    downcast: bool = False
 
 
 def topology_of(environ: Mapping[str, str]) -> Topology:
@@ -62,6 +65,9 @@ def choose_device(config: RunConfig, machine: Machine) -> str:
     """Kind of the device to train on: the best that exists, or the CPU on request."""
     if config.use_cpu or config.distributed_type == "MULTI_CPU":
         return "cpu"
+    tpu = None if config.distributed_type == "MULTI_GPU" or config.gpu_ids is not None else choose_tpu(config, machine)
+    if tpu is not None:
+        return tpu
     if machine.gpus:
         return "cuda"
     if config.gpu_ids is not None:
@@ -96,6 +102,13 @@ def check_precision(config: RunConfig, device: str) -> str:
             "Possible here: no, bf16, fp16.",
             "mixed_precision",
         )
+    if config.mixed_precision == "fp16" and device in TPU_DEVICES:
+        raise PlanError(
+            "mixed_precision='fp16'",
+            "TPUs compute in bfloat16, which needs no loss scaling.",
+            "Use mixed_precision='bf16' (or 'no').",
+            "mixed_precision",
+        )
     return config.mixed_precision
 
 
@@ -111,18 +124,32 @@ def choose_parts(config: RunConfig, machine: Machine, topology: Topology) -> Par
     if kind == "mps" and several:
         raise PlanError(f"{topology.world_size} processes on mps", "it is one device.", "Use one, or use_cpu=True.")
     strategy, mesh = _choose_strategy(config, kind, topology)
+    precision = check_precision(config, kind)
     return Parts(
-        device=_cuda_device(config, machine, topology) if kind == "cuda" else kind,
+        device=_device_of(kind, config, machine, topology),
         strategy=strategy,
-        precision=check_precision(config, kind),
-        backend=("nccl" if kind == "cuda" else "gloo") if several else None,
+        precision=precision,
+        backend=_BACKENDS.get(kind, "gloo") if several else None,
         mesh=mesh,
+        downcast=config.downcast_bf16 and precision == "bf16" and kind in TPU_DEVICES,
     )
+
+
+_BACKENDS = {"cuda": "nccl", "tpu": "tpu_dist"}
+"""Of the process group; on the device xla gradients go by XLA's own ways, all else by gloo."""
+
+
+def _device_of(kind: str, config: RunConfig, machine: Machine, topology: Topology) -> str:
+    if kind == "cuda":
+        return _cuda_device(config, machine, topology)
+    return "xla:0" if kind == "xla" else kind  # torch_tpu binds a process to its chip: its device has no number
 
 
 def _choose_strategy(config: RunConfig, kind: str, topology: Topology) -> tuple[str, tuple[tuple[str, int], ...]]:
     """The strategy and its mesh. One process alone has nobody to share parameters with: it trains as without FSDP."""
     _check_mesh(config, topology.world_size)
+    if kind == "xla":
+        return _choose_on_xla(config, topology)
     if topology.world_size == 1:
         _check_alone(config, kind)
         return "single", ()
@@ -130,6 +157,32 @@ def _choose_strategy(config: RunConfig, kind: str, topology: Topology) -> tuple[
     if config.distributed_type != "FSDP" or shards == 1:
         return "ddp", ()
     return "fsdp", (*((("dp_replicate", replicas),) if replicas > 1 else ()), ("dp_shard", shards))
+
+
+def _choose_on_xla(config: RunConfig, topology: Topology) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """XLA knows two ways: a process per chip, and one process for all. Sharding belongs to the second."""
+    shards = config.distributed_type == "FSDP"
+    if shards:
+        _refuse_on_xla(config)
+    if (config.xla_spmd or shards) and topology.world_size == 1:
+        return "spmd", ()
+    if shards:
+        raise PlanError(
+            f"distributed_type='FSDP' in {topology.world_size} processes on a TPU",
+            "torch_xla shards parameters from one process that drives all chips.",
+            "Launch it with nbaccel, or start one process.",
+            "distributed_type",
+        )
+    return "xla", ()
+
+
+def _refuse_on_xla(config: RunConfig) -> None:
+    """What FSDP cannot do where XLA's compiler shards; a model that needs it would run out of memory."""
+    for name in ("fsdp_offload_params", "fsdp_activation_checkpointing"):
+        if getattr(config.fsdp_config, name):
+            raise PlanError(
+                f"fsdp_config.{name}=True", "there is no such thing on a TPU.", "Leave it out.", f"fsdp_config.{name}"
+            )
 
 
 def _check_alone(config: RunConfig, kind: str) -> None:

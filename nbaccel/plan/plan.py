@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nbaccel.plan.chips import Chips
 from nbaccel.plan.parts import Topology
 
 
@@ -26,13 +27,14 @@ class Plan:
 
     Attributes:
         launcher: `zygote`, `spawn` or `inline`.
-        device: kind of the device of each worker: `cpu`, `cuda` or `mps`.
+        device: kind of the device of each worker: `cpu`, `cuda`, `mps`, `xla` or `tpu`.
         world_size: workers over all machines.
         local_world_size: workers on this machine.
         machine_rank: which machine this is.
         threads_per_worker: threads for torch's CPU operators in each worker.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES for the workers, None to leave it alone.
         rendezvous: where several machines meet, None for one machine.
+        chips: the TPU chips that the workers drive, None for other devices.
     """
 
     launcher: str
@@ -43,6 +45,7 @@ class Plan:
     threads_per_worker: int = 1
     visible_gpus: str | None = None
     rendezvous: Rendezvous | None = None
+    chips: Chips | None = None
 
     def topology(self, local_rank: int) -> Topology:
         """Position of one of this machine's workers among all."""
@@ -58,6 +61,7 @@ class Plan:
         several = self.local_world_size > 1
         machines = "" if self.rendezvous is None else f", {self.world_size} in all, meeting at {self.rendezvous.host}"
         gpus = "" if self.visible_gpus is None else f" (GPUs {self.visible_gpus})"
+        gpus += "" if self.chips is None else f" ({self.chips.describe(self.local_world_size)})"
         return (
             f"{self.local_world_size} worker{'s' if several else ''} by {self.launcher} on {self.device}{gpus}, "
             f"{self.threads_per_worker} CPU thread{'s' if self.threads_per_worker > 1 else ''} each{machines}"

@@ -8,7 +8,6 @@ from nbaccel.errors import PlanError
 _TYPES = {
     "DEEPSPEED": "DeepSpeed",
     "MEGATRON_LM": "Megatron-LM",
-    "XLA": "training on TPUs",
     "MULTI_NPU": "Ascend NPUs",
     "MULTI_MLU": "Cambricon MLUs",
     "MULTI_SDAA": "Teco SDAA devices",
@@ -20,8 +19,8 @@ _TYPES = {
     "MODEL_PARALLEL": "SageMaker's model parallel library",
 }
 _POSSIBLE = (
-    "Leave it out: one process, data parallel training (DDP) and FSDP (distributed_type: FSDP), on CPUs or CUDA GPUs, "
-    "are possible."
+    "Leave it out: one process, data parallel training (DDP) and FSDP (distributed_type: FSDP), on CPUs, CUDA GPUs or "
+    "TPUs (XLA), are possible."
 )
 _AXES_TO_COME = {"tp": "tensor", "cp": "context", "sp": "sequence"}
 
@@ -42,14 +41,6 @@ def refuse_unsupported(config: RunConfig) -> None:
         )
     _refuse_axes(config)
     _refuse_local_states(config)
-    for name, value, nothing in _wishes(config):
-        if value != nothing:
-            raise PlanError(f"{name}={value!r}", "nbaccel cannot do this yet.", f"Leave it at {nothing!r}.", name)
-
-
-def _wishes(config: RunConfig) -> list[tuple[str, object, object]]:
-    """Keys that have no effect yet: name, value, and the value that asks for nothing."""
-    return [("dynamo_config.dynamo_backend", config.dynamo_config.dynamo_backend, "no")]
 
 
 def _refuse_axes(config: RunConfig) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import IO, Any
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,23 +15,28 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from nbaccel.errors import CallError, PlanError
+from nbaccel.errors import CallError
 from nbaccel.runtime import collectives
 from nbaccel.runtime.accumulation import Accumulation
 from nbaccel.runtime.build import build
 from nbaccel.runtime.checkpoint.checkpoints import Checkpoints, Numbering
+from nbaccel.runtime.compiling import TorchDynamoPlugin
 from nbaccel.runtime.data.loader import PreparedLoader
 from nbaccel.runtime.data.skip import skip_first_batches
+from nbaccel.runtime.enums import FP8BackendType
 from nbaccel.runtime.handlers import (
     AutocastKwargs,
     DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
     GradientAccumulationPlugin,
+    GradScalerKwargs,
     Handlers,
-    KwargsHandler,
+    InitProcessGroupKwargs,
     ProjectConfiguration,
     completed,
     settings_of,
 )
+from nbaccel.runtime.joining import joined
 from nbaccel.runtime.metrics import gather_for_metrics
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
 from nbaccel.runtime.options import (
@@ -41,8 +47,10 @@ from nbaccel.runtime.options import (
     names_of_trackers,
     one_number,
     refuse_others,
+    refuse_two_compilers,
     warn_of_shadowed_flags,
 )
+from nbaccel.runtime.parallel.ddp import sync_in_backward
 from nbaccel.runtime.plugins import (
     FullyShardedDataParallelPlugin,
     ParallelismConfig,
@@ -50,11 +58,16 @@ from nbaccel.runtime.plugins import (
     TorchTensorParallelPlugin,
 )
 from nbaccel.runtime.preparation import Preparation
+from nbaccel.runtime.profiling import ProfileKwargs, profiled
+from nbaccel.runtime.remembering import KwargsHandler
 from nbaccel.runtime.saving import save_model, save_object
 from nbaccel.runtime.scheduler import AcceleratedScheduler
 from nbaccel.runtime.state import AcceleratorState, DistributedType, GradientState
 from nbaccel.runtime.tracking.trackers import Trackers
 from nbaccel.runtime.unwrap import extract_model_from_parallel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Accelerator:
@@ -82,7 +95,8 @@ class Accelerator:
         project_config: where checkpoints and logs go.
         fsdp_config: keys of `fsdp_config`, as a mapping, an OmegaConf node, a pydantic model or a dataclass.
         deepspeed_config: keys of `deepspeed_config` in the same ways, or the path of DeepSpeed's own file.
-        dynamo_backend: what compiles models.
+        dynamo_backend: what compiles models when they are prepared, as `inductor`; see `torch.compile`.
+        dynamo_plugin: how models are compiled, in place of `dynamo_backend`.
         others: Accelerate's other arguments, which must be None.
 
     Attributes:
@@ -128,12 +142,14 @@ class Accelerator:
         torch_tp_plugin: TorchTensorParallelPlugin | None = None,
         deepspeed_config: Any = None,
         dynamo_backend: str | None = None,
+        dynamo_plugin: TorchDynamoPlugin | None = None,
         **others: Any,
     ) -> None:
         refuse_others(others, type(self))
-        plugin = gradient_accumulation_plugin or accumulation_of(dataloader_config)
+        plugin = accumulation_of(gradient_accumulation_plugin, dataloader_config)
         handlers = Handlers.of(kwargs_handlers)
-        plugins = Plugins(fsdp_plugin, parallelism_config, torch_tp_plugin)
+        plugins = Plugins(fsdp_plugin, parallelism_config, torch_tp_plugin, dynamo_plugin)
+        refuse_two_compilers(dynamo_backend, dynamo_plugin)
         loading = loader_settings(split_batches, dataloader_config)
         given = constructor_layer(
             {
@@ -206,7 +222,14 @@ class Accelerator:
         """Plain attributes: training loops ask for them in every step."""
         world = self._world
         self.state = AcceleratorState._adopt(
-            self._runtime.parts.precision, self.config, self._strategy.distributed_type, self._strategy.mesh
+            self._runtime.parts.precision,
+            self.config,
+            self._strategy.distributed_type,
+            self._strategy.mesh,
+            self._strategy.plugin,
+            dynamo_plugin=self._runtime.dynamo,
+            parallelism_config=self.parallelism_config,
+            torch_tp_plugin=self._runtime.plugins.tensor_parallel,
         )
         self.mixed_precision = self._runtime.parts.precision
         self.distributed_type: DistributedType = self.state.distributed_type
@@ -244,9 +267,20 @@ class Accelerator:
         """Prepare one model; with `evaluation_mode` it is not joined with the other processes."""
         return self._prepared.model(model, device_placement, evaluation_mode)
 
-    def prepare_data_loader(self, data_loader: DataLoader[Any], device_placement: bool | None = None) -> PreparedLoader:
-        """Prepare one loader. Raises PlanError if it cannot be shared among processes."""
-        return self._prepared.loader(data_loader, device_placement)
+    def prepare_data_loader(
+        self,
+        data_loader: DataLoader[Any],
+        device_placement: bool | None = None,
+        slice_fn_for_dispatch: Callable[..., Any] | None = None,
+    ) -> PreparedLoader:
+        """Prepare one loader. Raises PlanError if it cannot be shared among processes.
+
+        Args:
+            data_loader: the loader.
+            device_placement: whether batches go to the device; left out: as the constructor said.
+            slice_fn_for_dispatch: cuts pieces out of what the main process has read, see `Settings.slice_fn`.
+        """
+        return self._prepared.loader(data_loader, device_placement, slice_fn_for_dispatch)
 
     def prepare_optimizer(self, optimizer: Optimizer, device_placement: bool | None = None) -> AcceleratedOptimizer:
         """Prepare one optimizer."""
@@ -274,7 +308,8 @@ class Accelerator:
 
     def get_state_dict(self, model: nn.Module, unwrap: bool = True) -> dict[str, Any]:
         """The weights of a prepared model, named as in the user's own module."""
-        return self._strategy.model_state(self.unwrap_model(model) if unwrap else model)
+        own = self.unwrap_model(model, keep_torch_compile=False) if unwrap else model
+        return self._strategy.model_state(own)
 
     def free_memory(self, *objects: Any) -> list[None]:
         """Forget prepared objects and give their memory back.
@@ -318,6 +353,41 @@ class Accelerator:
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """A `with` block in which gradients stay on their process."""
         return self._strategy.no_sync(model)
+
+    @staticmethod
+    def trigger_sync_in_backward(model: nn.Module) -> AbstractContextManager[None]:
+        """A `with` block around a backward pass that averages gradients though the forward pass was in `no_sync`."""
+        return sync_in_backward(model)
+
+    def join_uneven_inputs(
+        self, joinables: Sequence[Any], even_batches: bool | None = None
+    ) -> AbstractContextManager[None]:
+        """A `with` block in which processes may have different numbers of batches (torch.distributed.algorithms.join):
+        who is done takes part in the others' collectives until all are.
+
+        Only the collectives of `joinables` are joined: do not gather or reduce in the block.
+
+        Args:
+            joinables: prepared models, and optimizers such as torch's ZeroRedundancyOptimizer.
+            even_batches: whether prepared loaders fill up their ends within the block; left out: as configured. With
+                equally many batches there is nothing to join.
+        """
+        if not self.use_distributed:
+            return nullcontext()
+        return joined(self._strategy, joinables, self._dataloaders, self.dataloader_config, even_batches)
+
+    def profile(self, profile_handler: ProfileKwargs | None = None) -> AbstractContextManager[torch.profiler.profile]:
+        """A `with` block that is recorded by torch's profiler, which the block gets.
+
+        Args:
+            profile_handler: settings; left out: those of `kwargs_handlers`, else torch's defaults. With
+                `output_trace_dir` each rank writes `profile_<rank>.json` there, for chrome://tracing or Perfetto.
+
+        Raises:
+            CallError: settings that make no sense.
+            StateError: there is no trace to write.
+        """
+        return profiled(profile_handler or self.profile_handler, self.process_index, self.wait_for_everyone)
 
     def autocast(self, autocast_handler: AutocastKwargs | None = None) -> AbstractContextManager[Any]:
         """A `with` block that computes in the precision of the training, for code outside the model's forward pass."""
@@ -400,7 +470,7 @@ class Accelerator:
             use_gather_object: send tensors as objects, too (for those whose sizes differ).
 
         Returns:
-            The same structure, or for objects one list. One process: `input_data` itself.
+            The same structure, or for objects one list. One process: `input_data`, cut off in the same way.
         """
         return gather_for_metrics(input_data, self._world, self.gradient_state.position, use_gather_object)
 
@@ -518,16 +588,15 @@ class Accelerator:
 
         Args:
             output_dir: the folder; left out with automatic naming: the next number in the project's folder.
-            safe_serialization: safetensors for the models.
+            safe_serialization: safetensors for the models; with FSDP they have Accelerate's files of FSDP.
             asynchronous: write in the background; `wait_for_save` waits for it.
 
         Returns:
             The folder.
 
         Raises:
-            StateError: it cannot be saved. PlanError: the models are sharded by FSDP.
+            StateError: it cannot be saved.
         """
-        self._refuse_shards("save_state")
         return self._checkpoints.save(output_dir, safe_serialization, asynchronous=asynchronous)
 
     def load_state(
@@ -541,18 +610,9 @@ class Accelerator:
             kwargs: what load hooks are given.
 
         Raises:
-            StateError: there is none, or it is damaged or does not fit. PlanError: the models are sharded by FSDP.
+            StateError: there is none, or it is damaged or does not fit.
         """
-        self._refuse_shards("load_state")
         self._checkpoints.load(input_dir, load_kwargs, **kwargs)
-
-    def _refuse_shards(self, method: str) -> None:
-        if self.distributed_type is DistributedType.FSDP:
-            raise PlanError(
-                f"accelerator.{method}() with FSDP",
-                "checkpoints of sharded models are not supported yet.",
-                "Use accelerator.get_state_dict(model), or save_model.",
-            )
 
     def wait_for_save(self) -> None:
         """Wait until a checkpoint that is written in the background is complete. Raises what went wrong there."""
@@ -602,7 +662,83 @@ class Accelerator:
         self._trackers.finish()
         self.state.destroy_process_group()
 
+    def close(self) -> None:
+        """End everything: checkpoints, trackers, the process group if this runtime made it, and the shared states.
+
+        The next `Accelerator` of this process begins anew, with any settings; prepared objects can be prepared by it.
+        One that was built meanwhile keeps what it uses.
+        """
+        self._checkpoints.wait()
+        self._trackers.finish()
+        self.free_memory()
+        if AcceleratorState.is_of(self.config):
+            self.state.destroy_process_group()
+            AcceleratorState._reset_state(reset_partial_state=True)
+            GradientState._reset_state()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     # What third-party code reads
+
+    fp8_recipe_handler = ao_recipe_handler = te_recipe_handler = msamp_recipe_handler = None
+    fp8_enabled = has_fp8_handler = delayed_fp8_autocast = has_lomo_optimizer = False
+    fp8_backend = FP8BackendType.NO
+
+    @property
+    def ddp_handler(self) -> DistributedDataParallelKwargs:
+        """Arguments of DDP; those that are set here count for models that are prepared from then on."""
+        return self._runtime.handlers.ddp
+
+    @ddp_handler.setter
+    def ddp_handler(self, value: DistributedDataParallelKwargs | None) -> None:
+        self._runtime.handlers.ddp = value or DistributedDataParallelKwargs()
+
+    @property
+    def profile_handler(self) -> ProfileKwargs:
+        """Arguments of the profiler."""
+        return self._runtime.handlers.profile
+
+    @profile_handler.setter
+    def profile_handler(self, value: ProfileKwargs | None) -> None:
+        self._runtime.handlers.profile = value or ProfileKwargs()
+
+    @property
+    def autocast_handler(self) -> AutocastKwargs:
+        return self._runtime.handlers.autocast
+
+    @property
+    def scaler_handler(self) -> GradScalerKwargs:
+        return self._runtime.handlers.scaler
+
+    @property
+    def init_handler(self) -> InitProcessGroupKwargs:
+        return self._runtime.handlers.process_group
+
+    @property
+    def native_amp(self) -> bool:
+        """Whether models compute in 16 bits."""
+        return self.mixed_precision != "no"
+
+    @property
+    def multi_device(self) -> bool:
+        """Whether several processes train, on devices other than the CPU."""
+        return self.use_distributed and self.device.type != "cpu"
+
+    @property
+    def should_save_model(self) -> bool:
+        """Whether this process takes part in writing a model."""
+        return self.is_local_main_process or self.parallelism_config is not None
+
+    @staticmethod
+    def verify_device_map(model: nn.Module) -> bool:
+        """Whether a model, or a part of it, lies on several devices by a device map."""
+        return any(len(getattr(part, "hf_device_map", ())) > 1 for part in model.modules())
 
     @property
     def trackers(self) -> list[Any]:
@@ -632,6 +768,26 @@ class Accelerator:
     def even_batches(self) -> bool:
         return self.dataloader_config.even_batches
 
+    @even_batches.setter
+    def even_batches(self, value: bool) -> None:
+        self.dataloader_config.even_batches = value
+
+    @property
+    def dispatch_batches(self) -> bool | None:
+        return self.dataloader_config.dispatch_batches
+
+    @property
+    def use_seedable_sampler(self) -> bool:
+        return self.dataloader_config.use_seedable_sampler
+
+    @property
+    def non_blocking(self) -> bool:
+        return self.dataloader_config.non_blocking
+
+    @property
+    def use_stateful_dataloader(self) -> bool:
+        return self.dataloader_config.use_stateful_dataloader
+
     @property
     def torch_device_mesh(self) -> Any:
         """The device mesh, None where the processes form none."""
@@ -640,6 +796,29 @@ class Accelerator:
     @property
     def is_fsdp2(self) -> bool:
         return self._strategy.distributed_type == "FSDP"
+
+    @property
+    def is_composable_parallelism_enabled(self) -> bool:
+        return self.is_fsdp2
+
+    @property
+    def data_parallel_rank(self) -> int:
+        """Number of this process's replica among those of a mesh, 0 where there is one."""
+        return self._rank_along("dp_replicate")
+
+    @property
+    def data_parallel_shard_rank(self) -> int:
+        """Number of this process's part of a replica, 0 where it is whole."""
+        return self._rank_along("dp_shard")
+
+    @property
+    def tensor_parallel_rank(self) -> int:
+        """Number of this process's part of each layer, 0 where it is whole."""
+        return self._rank_along("tp")
+
+    def _rank_along(self, axis: str) -> int:
+        mesh = self._strategy.mesh
+        return mesh.get_local_rank(axis) if axis in (getattr(mesh, "mesh_dim_names", None) or ()) else 0
 
     @property
     def parallelism_config(self) -> ParallelismConfig | None:

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from torch.nn.parallel import DistributedDataParallel
 
 from nbaccel.config import SECTIONS, RunConfig
 from nbaccel.errors import CallError
+from nbaccel.runtime.enums import DDPCommunicationHookType
 from nbaccel.runtime.groups import GroupOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from nbaccel.runtime.profiling import ProfileKwargs
+from nbaccel.runtime.recipes import NotCarriedOut
+from nbaccel.runtime.remembering import KwargsHandler, Remembering
 
 Held = TypeVar("Held", bound="Remembering")
 
-
-class Remembering:
-    """Base of dataclasses that remember which of their fields somebody has given."""
-
-    _given: frozenset[str] = frozenset()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
-        made._given = frozenset([*(item.name for item in fields(cls)[: len(args)]), *kwargs])  # type: ignore[arg-type]
-        return made
-
-
-@dataclass
-class KwargsHandler(Remembering):
-    """Base of the objects that `kwargs_handlers=` takes."""
-
-    def to_kwargs(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
-        return {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.default is MISSING or getattr(self, item.name) != item.default
-        }
+COMPRESSION = ("comm_hook", "comm_wrapper", "comm_state_option")
+"""Settings of DDP that are no arguments of torch's class."""
 
 
 @dataclass
@@ -67,6 +49,9 @@ class DistributedDataParallelKwargs(KwargsHandler):
         check_reduction: of no effect in torch any more.
         gradient_as_bucket_view: let gradients live in the buckets.
         static_graph: promise that the graph never changes.
+        comm_hook: how gradients are compressed on their way: `no`, `fp16`, `bf16`, `power_sgd`, `batched_power_sgd`.
+        comm_wrapper: number format in which the hook's messages travel: `no`, `fp16`, `bf16`.
+        comm_state_option: arguments of PowerSGD's state, such as `matrix_approximation_rank`.
     """
 
     dim: int = 0
@@ -76,6 +61,41 @@ class DistributedDataParallelKwargs(KwargsHandler):
     check_reduction: bool = False
     gradient_as_bucket_view: bool = False
     static_graph: bool = False
+    comm_hook: str = DDPCommunicationHookType.NO
+    comm_wrapper: str = DDPCommunicationHookType.NO
+    comm_state_option: dict[str, Any] | None = None
+
+    def to_dict(self, ignore_keys: Collection[str] = COMPRESSION) -> dict[str, Any]:
+        """The fields by name.
+
+        Args:
+            ignore_keys: those that are left out; by default those that are no arguments of torch's class.
+        """
+        return {name: value for name, value in super().to_dict().items() if name not in ignore_keys}
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """The arguments of torch's class that differ from their defaults."""
+        return {name: value for name, value in super().to_kwargs().items() if name not in COMPRESSION}
+
+    def check(self) -> None:
+        """Raises CallError for words about compression that do not exist, or that contradict each other."""
+        if self.comm_hook != "no" or self.comm_wrapper != "no" or self.comm_state_option:
+            from nbaccel.runtime.compression import check_compression  # slow to import, and rarely needed
+
+            check_compression(self.comm_hook, self.comm_wrapper, self.comm_state_option)
+
+    def register_comm_hook(self, model: DistributedDataParallel) -> None:
+        """Compress a model's gradients as these settings say.
+
+        Raises:
+            CallError: settings that contradict each other.
+            PlanError: this torch cannot do it here.
+        """
+        self.check()
+        if self.comm_hook != "no":
+            from nbaccel.runtime.compression import compress_gradients  # slow to import, and rarely needed
+
+            compress_gradients(model, self.comm_hook, self.comm_wrapper, self.comm_state_option)
 
 
 @dataclass
@@ -173,6 +193,8 @@ class DataLoaderConfiguration(Remembering):
                 "DataLoaderConfiguration(use_configured_sampler=True, use_seedable_sampler=True): the loader's own "
                 "sampler and a seedable one cannot both shuffle. Give one of them."
             )
+        if self.use_configured_sampler:
+            self._given |= {"use_seedable_sampler"}  # above what files and variables say
 
 
 @dataclass
@@ -218,6 +240,7 @@ class Handlers:
     ddp: DistributedDataParallelKwargs = field(default_factory=DistributedDataParallelKwargs)
     scaler: GradScalerKwargs = field(default_factory=GradScalerKwargs)
     process_group: InitProcessGroupKwargs = field(default_factory=InitProcessGroupKwargs)
+    profile: ProfileKwargs = field(default_factory=ProfileKwargs)
 
     @classmethod
     def of(cls, given: Iterable[object] | None) -> Handlers:
@@ -225,9 +248,12 @@ class Handlers:
 
         Raises:
             CallError: an object of another kind, or two of the same.
+            PlanError: a recipe for arithmetic that nbaccel does not have.
         """
         found: dict[str, Any] = {}
         for handler in given or ():
+            if isinstance(handler, NotCarriedOut):
+                raise handler.refusal("Accelerator(kwargs_handlers=[...])")
             name = _PLACES.get(type(handler))
             if name is None:
                 raise CallError(_not_a_handler(handler))
@@ -243,12 +269,14 @@ class Handlers:
 
     def completed(self, config: RunConfig) -> Handlers:
         """The same with what the configuration says where the objects were given nothing."""
-        return Handlers(**{item.name: completed(getattr(self, item.name), config) for item in fields(self)})
+        held = {item.name: getattr(self, item.name) for item in fields(self)}
+        known = {name: completed(one, config) for name, one in held.items() if type(one) in SECTIONS_OF}
+        return Handlers(**held | known)
 
 
 def settings_of(held: Remembering | None, argument: str) -> Iterator[tuple[str, object, str]]:
     """What an object of the constructor was given: key of the configuration, value, place."""
-    if held is not None:
+    if held is not None and type(held) in SECTIONS_OF:
         section = SECTIONS_OF[type(held)]
         for name in sorted(held._given & set(section_fields(section))):
             value = getattr(held, name)
@@ -292,6 +320,7 @@ _PLACES: dict[type, str] = {
     DistributedDataParallelKwargs: "ddp",
     GradScalerKwargs: "scaler",
     InitProcessGroupKwargs: "process_group",
+    ProfileKwargs: "profile",
 }
 
 

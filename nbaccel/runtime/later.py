@@ -77,7 +77,6 @@ def _fsdp(name: str, remedy: str) -> Any:
 
 
 _PREPARE = "Use accelerator.prepare(model)."
-_STATE = "Use accelerator.save_state, load_state and save_model."
 
 DeepSpeedPlugin = _deepspeed("DeepSpeedPlugin")
 DeepSpeedEngineWrapper = _deepspeed("DeepSpeedEngineWrapper")
@@ -103,10 +102,6 @@ add_model_config_to_megatron_parser = _megatron("add_model_config_to_megatron_pa
 avg_losses_across_data_parallel_group = _megatron("avg_losses_across_data_parallel_group")
 gather_across_data_parallel_groups = _megatron("gather_across_data_parallel_groups")
 
-AORecipeKwargs = _fp8("AORecipeKwargs")
-TERecipeKwargs = _fp8("TERecipeKwargs")
-MSAMPRecipeKwargs = _fp8("MSAMPRecipeKwargs")
-FP8RecipeKwargs = _fp8("FP8RecipeKwargs")
 apply_fp8_autowrap = _fp8("apply_fp8_autowrap")
 contextual_fp8_autocast = _fp8("contextual_fp8_autocast")
 convert_model = _fp8("convert_model")
@@ -115,14 +110,8 @@ filter_first_and_last_linear_layers = _fp8("filter_first_and_last_linear_layers"
 filter_linear_layers = _fp8("filter_linear_layers")
 find_first_last_linear_layers = _fp8("find_first_last_linear_layers")
 
-BnbQuantizationConfig = _bnb("BnbQuantizationConfig")
 load_and_quantize_model = _bnb("load_and_quantize_model")
 
-ProfileKwargs = late("ProfileKwargs", "nbaccel's Accelerator does not profile yet.", "Use torch.profiler.profile.")
-ProjectConfiguration = late(
-    "ProjectConfiguration", "nbaccel has no project configuration by object yet.", "Use Accelerator(project_dir=...)."
-)
-TorchDynamoPlugin = late("TorchDynamoPlugin", "nbaccel compiles no models by argument yet.", "Use torch.compile.")
 
 PrepareForLaunch = _launch("PrepareForLaunch")
 prepare_deepspeed_cmd_env = _launch("prepare_deepspeed_cmd_env")
@@ -134,17 +123,9 @@ prepare_tpu = _launch("prepare_tpu")
 ensure_weights_retied = _fsdp("ensure_weights_retied", _PREPARE)
 fsdp2_apply_ac = _fsdp("fsdp2_apply_ac", _PREPARE)
 fsdp2_canonicalize_names = _fsdp("fsdp2_canonicalize_names", _PREPARE)
-fsdp2_load_full_state_dict = _fsdp("fsdp2_load_full_state_dict", _STATE)
 fsdp2_prepare_auto_wrap_policy = _fsdp("fsdp2_prepare_auto_wrap_policy", _PREPARE)
-fsdp2_prepare_model = _fsdp("fsdp2_prepare_model", _PREPARE)
 fsdp2_switch_optimizer_parameters = _fsdp("fsdp2_switch_optimizer_parameters", _PREPARE)
-load_fsdp_model = _fsdp("load_fsdp_model", _STATE)
-load_fsdp_optimizer = _fsdp("load_fsdp_optimizer", _STATE)
-merge_fsdp_weights = _fsdp("merge_fsdp_weights", _STATE)
-save_fsdp_model = _fsdp("save_fsdp_model", _STATE)
-save_fsdp_optimizer = _fsdp("save_fsdp_optimizer", _STATE)
 
 install_xla = stand_in("install_xla", "nbaccel installs no packages.", "Run: pip install nbaccel[xla]")
 prepare_pippy = stand_in("prepare_pippy", "pipelines over several devices come next.", "Use dispatch_model, which runs "
                          "the parts one after the other.")  # fmt: skip
-write_basic_config = late("write_basic_config", "nbaccel writes its configuration by command.", "Run: nbaccel config")

@@ -22,13 +22,25 @@ def gather_for_metrics(data: Any, world: World, position: Position, use_gather_o
         use_gather_object: send tensors as objects, too (for those whose sizes differ).
 
     Returns:
-        The same structure, or for objects one list. One process: `data` itself.
+        The same structure, or for objects one list. One process: `data`, cut off in the same way, as a loss that was
+        repeated for each sample of a full batch must be.
     """
-    if world.size == 1:
-        return data
     surplus = position.end and position.remainder > 0
-    if use_gather_object or not all(isinstance(leaf, torch.Tensor) for leaf in leaves_of(data)):
+    if world.size == 1:
+        return _cut(data, position.remainder, use_gather_object) if surplus else data
+    if use_gather_object or not _is_tensors(data):
         found = gather_object(data, world=world)
         return found[: position.remainder] if surplus and isinstance(data, (list, tuple)) else found
     joined = gather(data, world=world)
-    return map_tensors(lambda tensor: tensor[: position.remainder], joined) if surplus else joined
+    return _cut(joined, position.remainder) if surplus else joined
+
+
+def _is_tensors(data: Any) -> bool:
+    return all(isinstance(leaf, torch.Tensor) for leaf in leaves_of(data))
+
+
+def _cut(data: Any, count: int, as_objects: bool = False) -> Any:
+    """The first samples of tensors, or of a list of objects."""
+    if not as_objects and _is_tensors(data):
+        return map_tensors(lambda tensor: tensor[:count] if tensor.ndim else tensor, data)
+    return data[:count] if isinstance(data, (list, tuple)) else data

@@ -41,7 +41,9 @@ def _has_dynamo() -> bool:
 
 def has_compiled_regions(module: nn.Module) -> bool:
     """Whether a module, or one inside it, is compiled."""
-    return any(is_compiled_module(part) for part in module.modules())
+    return any(
+        is_compiled_module(part) or getattr(part, "_compiled_call_impl", None) is not None for part in module.modules()
+    )
 
 
 def is_repeated_blocks(module: nn.Module) -> bool:

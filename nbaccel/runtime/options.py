@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from nbaccel.config import KEYS, Layer, Resolved, Setting, call_layer
@@ -17,7 +18,6 @@ NOT_YET = {
     "deepspeed_plugin": "DeepSpeed",
     "deepspeed_plugins": "DeepSpeed",
     "megatron_lm_plugin": "Megatron-LM",
-    "dynamo_plugin": "torch.compile by argument",
 }
 """Arguments of Accelerate's constructor that have no effect here, and what they would switch on."""
 
@@ -47,6 +47,15 @@ def refuse_others(others: Mapping[str, Any], constructor: Callable[..., Any]) ->
                 f"nbaccel does not support {NOT_YET[name]} yet.",
                 "Leave it out; one process and data parallel training (DDP), with no, bf16 or fp16, are possible.",
             )
+
+
+def refuse_two_compilers(backend: object, plugin: object) -> None:
+    """Raises CallError if both arguments that say what compiles models are given."""
+    if backend is not None and plugin is not None:
+        raise CallError(
+            f"Accelerator(dynamo_backend={str(backend)!r}, dynamo_plugin=...): both say what compiles models. Give the "
+            f"plugin alone: TorchDynamoPlugin(backend={str(backend)!r}, ...)."
+        )
 
 
 def constructor_layer(arguments: Mapping[str, Any], held: Iterable[tuple[str, object, str]]) -> Layer:
@@ -101,10 +110,30 @@ def one_number(steps: int | None, plugin: GradientAccumulationPlugin | None) -> 
     return plugin.num_steps
 
 
-def accumulation_of(config: DataLoaderConfiguration | None) -> GradientAccumulationPlugin | None:
-    """The plugin that `gradient_accumulation_kwargs` of a loader's configuration describe."""
+def accumulation_of(
+    plugin: GradientAccumulationPlugin | None, config: DataLoaderConfiguration | None
+) -> GradientAccumulationPlugin | None:
+    """The plugin of the constructor, or the one that `gradient_accumulation_kwargs` of a loader's configuration say.
+
+    Raises:
+        CallError: both are given, or the plugin has no such field.
+    """
     given = config.gradient_accumulation_kwargs if config is not None else None
-    return GradientAccumulationPlugin(**given) if given else None
+    if not given:
+        return plugin
+    if plugin is not None:
+        raise CallError(
+            "Accelerator(gradient_accumulation_plugin=..., dataloader_config=...) with gradient_accumulation_kwargs: "
+            "both say how gradients are accumulated. Give the plugin alone."
+        )
+    known = [item.name for item in fields(GradientAccumulationPlugin)]
+    wrong = next((name for name in given if name not in known), None)
+    if wrong is not None:
+        raise CallError(
+            f"DataLoaderConfiguration(gradient_accumulation_kwargs=...) with {wrong!r}: possible are "
+            f"{', '.join(known)}, the fields of GradientAccumulationPlugin."
+        )
+    return GradientAccumulationPlugin(**given)
 
 
 def warn_of_shadowed_flags(resolved: Resolved) -> None:

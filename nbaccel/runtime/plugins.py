@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,9 +11,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
 from nbaccel.errors import CallError, PlanError
-from nbaccel.runtime.handlers import Remembering
+from nbaccel.runtime.compiling import TorchDynamoPlugin
+from nbaccel.runtime.remembering import Remembering
 
 Held = tuple[str, object, str]
 """A key of the configuration, its value, and the place that says so."""
@@ -36,14 +39,16 @@ class FullyShardedDataParallelPlugin(Remembering):
         cpu_offload: keep parameters in the CPU's memory: true, or torch's `CPUOffload` or `CPUOffloadPolicy`.
         ignored_modules: modules that are not sharded, or names and patterns.
         state_dict_type: a word, or torch's `StateDictType`.
-        state_dict_config: has no effect: `state_dict_type` says all.
-        optim_state_dict_config: has no effect, too.
+        state_dict_config: torch's `FullStateDictConfig` or `ShardedStateDictConfig`; says the type, too. Whole weights
+            always go to the CPU's memory of rank 0.
+        optim_state_dict_config: the same of optimizer states.
         limit_all_gathers: true; fully_shard always does.
         use_orig_params: true; fully_shard always does.
         param_init_fn: gives a module on the meta device its first weights.
         sync_module_states: start from rank 0's weights.
         forward_prefetch: gather the next unit during the forward pass.
         activation_checkpointing: compute activations again in the backward pass.
+        activation_checkpointing_offload: keep what that needs in the CPU's memory.
         cpu_ram_efficient_loading: only rank 0 reads the weights.
         transformer_cls_names_to_wrap: classes of layers that are units.
         min_num_params: parameters from which a module is a unit.
@@ -69,13 +74,18 @@ class FullyShardedDataParallelPlugin(Remembering):
     cpu_ram_efficient_loading: bool | None = None
     transformer_cls_names_to_wrap: Iterable[str] | str | None = None
     min_num_params: int | None = None
+    activation_checkpointing_offload: bool | None = None
 
     def settings(self) -> Iterator[Held]:
-        """What it says in the words of the configuration; FSDP itself, first of all."""
+        """What it says in the words of the configuration; FSDP itself, first of all.
+
+        Raises:
+            CallError: a configuration of states is of another type than `state_dict_type`.
+        """
         place = "the argument fsdp_plugin="
         yield "distributed_type", "FSDP", place
         for name, key in _FSDP_KEYS.items():
-            value = _word(getattr(self, name))
+            value = self.state_dict_word if name == "state_dict_type" else _word(getattr(self, name))
             if value is not None and not callable(value):
                 yield f"fsdp_config.{key}", value, f"{place} ({type(self).__name__}.{name})"
         names = tuple(one for one in self._ignored() if isinstance(one, str))
@@ -90,18 +100,89 @@ class FullyShardedDataParallelPlugin(Remembering):
         """The modules among `ignored_modules`; names go through the configuration."""
         return tuple(one for one in self._ignored() if isinstance(one, nn.Module))
 
+    @property
+    def state_dict_word(self) -> str | None:
+        """The type of state dicts, as a file would say it; None if it is left open.
+
+        Raises:
+            CallError: a configuration of states is of another type, or no configuration.
+        """
+        word = _word(self.state_dict_type)
+        said = None if word is None else str(word).strip().upper()
+        for name in ("state_dict_config", "optim_state_dict_config"):
+            found = _form_of(name, getattr(self, name))
+            if found and said and found != said:
+                raise CallError(
+                    f"FullyShardedDataParallelPlugin({name}={type(getattr(self, name)).__name__}(...)) belongs to "
+                    f"{found}, and the type of states is {said}. Leave one of the two out."
+                )
+            said = said or found
+        return said
+
+    def set_state_dict_type(self, state_dict_type: Any = None) -> None:
+        """Choose what the next checkpoints are; on `accelerator.state.fsdp_plugin` it takes effect at once.
+
+        Raises:
+            CallError: it is neither whole nor in shards.
+        """
+        word = _word(self.state_dict_type if state_dict_type is None else state_dict_type)
+        word = "FULL_STATE_DICT" if word is None else str(word).strip().upper()
+        if word not in _FORMS.values():
+            raise CallError(f"set_state_dict_type({state_dict_type!r}): possible are {', '.join(_FORMS.values())}.")
+        self.state_dict_type, self.state_dict_config, self.optim_state_dict_config = word, None, None
+
+    def completed(self, config: Any, form: str) -> Self:
+        """A copy whose fields that are left out are the configuration's.
+
+        Args:
+            config: the section `fsdp_config`.
+            form: the type of states that is in force.
+        """
+        made = copy.copy(self)
+        for name, key in _FSDP_KEYS.items():
+            if getattr(made, name) is None:
+                setattr(made, name, getattr(config, key))
+        made.state_dict_type = form
+        return made
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether what is offloaded lies in page-locked memory."""
+        return bool(getattr(self.cpu_offload, "pin_memory", True))
+
+    def notes(self) -> list[str]:
+        """What it says that fully_shard does otherwise, with the same training result."""
+        said = []
+        if not self.limit_all_gathers:
+            said.append("limit_all_gathers=False changes nothing: fully_shard always limits how far it gathers ahead")
+        ignored = [name for name, usual in _ONLY_FSDP1.items() if _part(self.mixed_precision_policy, name) not in usual]
+        if ignored:
+            said.append(
+                f"mixed_precision_policy: {', '.join(ignored)} of FSDP1 changes nothing: fully_shard leaves buffers in "
+                "their own number format, and casts inputs of all units or none (cast_forward_inputs)"
+            )
+        said += [
+            f"{name}.{part}={value} changes nothing: whole states always go to the CPU's memory of rank 0"
+            for name in ("state_dict_config", "optim_state_dict_config")
+            for part in ("offload_to_cpu", "rank0_only")
+            if (value := getattr(getattr(self, name), part, None)) is False and _is_full(getattr(self, name))
+        ]
+        return said
+
     def mixed_precision(self) -> Mapping[str, Any]:
         """The policy's fields that are given, by the names of torch's `MixedPrecisionPolicy`.
 
         Raises:
-            CallError: it is neither a mapping nor one of torch's policies.
+            CallError: it is neither a word, a mapping nor one of torch's policies.
         """
         policy = self.mixed_precision_policy
         if policy is None:
             return {}
         names = ("param_dtype", "reduce_dtype", "output_dtype", "cast_forward_inputs")
+        if isinstance(policy, str) and policy in _DTYPES:
+            return dict.fromkeys(names[:3], _DTYPES[policy])
         if isinstance(policy, Mapping):
-            given = dict(policy)
+            given = {name: value for name, value in policy.items() if name not in _ONLY_FSDP1}
         elif hasattr(policy, "param_dtype") and hasattr(policy, "reduce_dtype"):
             given = {name: getattr(policy, name) for name in names if hasattr(policy, name)}
         else:
@@ -110,7 +191,8 @@ class FullyShardedDataParallelPlugin(Remembering):
             if name not in names or not isinstance(value, bool | torch.dtype | None):
                 raise CallError(
                     f"FullyShardedDataParallelPlugin(mixed_precision_policy=...) with {name}={value!r}: possible are "
-                    f"{', '.join(names)} with dtypes of torch, in a mapping or a MixedPrecisionPolicy."
+                    f"{', '.join(names)} with dtypes of torch, in a mapping or a MixedPrecisionPolicy, or one word: "
+                    f"{', '.join(_DTYPES)}."
                 )
         return given
 
@@ -159,6 +241,7 @@ _FSDP_KEYS = {
     "sync_module_states": "fsdp_sync_module_states",
     "forward_prefetch": "fsdp_forward_prefetch",
     "activation_checkpointing": "fsdp_activation_checkpointing",
+    "activation_checkpointing_offload": "fsdp_activation_checkpointing_offload",
     "cpu_ram_efficient_loading": "fsdp_cpu_ram_efficient_loading",
     "transformer_cls_names_to_wrap": "fsdp_transformer_layer_cls_to_wrap",
     "min_num_params": "fsdp_min_num_params",
@@ -179,6 +262,35 @@ def _word(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | set | frozenset) else value
 
 
+def _form_of(name: str, config: Any) -> str | None:
+    """The type of states that a configuration of them belongs to."""
+    if config is None:
+        return None
+    form = _FORMS.get(type(config).__name__.replace("Optim", "").removesuffix("StateDictConfig"))
+    if form is None:
+        raise CallError(
+            f"FullyShardedDataParallelPlugin({name}={config!r}): possible are torch's configurations of whole or of "
+            "sharded states (FullStateDictConfig, ShardedStateDictConfig, and those with Optim in them), or None."
+        )
+    return form
+
+
+def _is_full(config: Any) -> bool:
+    return type(config).__name__.startswith("Full")
+
+
+def _part(policy: Any, name: str) -> Any:
+    return policy.get(name) if isinstance(policy, Mapping) else getattr(policy, name, None)
+
+
+_FORMS = {"Full": "FULL_STATE_DICT", "Sharded": "SHARDED_STATE_DICT"}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_ONLY_FSDP1: Mapping[str, tuple[Any, ...]] = {
+    "buffer_dtype": (None, torch.float32),
+    "keep_low_precision_grads": (None, False),
+    "cast_root_forward_inputs": (None, True),
+}
+"""Fields of FSDP1's policy, and the values with which they ask for nothing."""
 _OTHER_NAMES = {"_HYBRID_SHARD_ZERO2": "HYBRID_SHARD_ZERO2"}
 
 
@@ -189,14 +301,44 @@ class TorchTensorParallelPlugin(Remembering):
     Attributes:
         tp_size: ranks that share each layer.
         torch_device_mesh: the mesh; nbaccel makes its own.
+        tensor_parallel_degree: another word for `tp_size`.
+        parallelize_plan: how each layer is cut, by its name.
+
+    Raises:
+        CallError: both words for the number of ranks, with different numbers.
     """
 
     tp_size: int = 1
     torch_device_mesh: Any = None
+    tensor_parallel_degree: int | None = None
+    parallelize_plan: Any = None
+
+    def __post_init__(self) -> None:
+        degree = self.tensor_parallel_degree
+        if degree is None:
+            self.tensor_parallel_degree = self.tp_size
+        elif "tp_size" in self._given and self.tp_size != degree:
+            raise CallError(
+                f"TorchTensorParallelPlugin(tp_size={self.tp_size}, tensor_parallel_degree={degree}): both are the "
+                "number of ranks that share each layer. Give one of them."
+            )
+        else:
+            self.tp_size = degree
 
     def settings(self) -> Iterator[Held]:
-        """What it says in the words of the configuration."""
-        place = f"the argument torch_tp_plugin= ({type(self).__name__}.tp_size)"
+        """What it says in the words of the configuration.
+
+        Raises:
+            PlanError: it says how layers are cut.
+        """
+        if self.parallelize_plan is not None:
+            raise PlanError(
+                f"{type(self).__name__}(parallelize_plan=...)",
+                "nbaccel has no tensor parallelism yet; it comes next.",
+                "Leave the plugin out; data parallel training (DDP) and FSDP are possible.",
+            )
+        name = "tensor_parallel_degree" if "tensor_parallel_degree" in self._given else "tp_size"
+        place = f"the argument torch_tp_plugin= ({type(self).__name__}.{name})"
         yield "parallelism_config.parallelism_config_tp_size", self.tp_size, place
 
 
@@ -434,11 +576,13 @@ class Plugins:
         fsdp: how FSDP shards.
         parallelism: sizes of the mesh.
         tensor_parallel: tensor parallelism in its older form.
+        dynamo: how models are compiled.
     """
 
     fsdp: FullyShardedDataParallelPlugin | None = None
     parallelism: ParallelismConfig | None = None
     tensor_parallel: TorchTensorParallelPlugin | None = None
+    dynamo: TorchDynamoPlugin | None = None
 
     def __post_init__(self) -> None:
         for name, (argument, kind) in _ARGUMENTS.items():
@@ -451,7 +595,7 @@ class Plugins:
     def settings(self) -> Iterator[Held]:
         """What they say in the words of the configuration."""
         plugin: _Plugin | None
-        for plugin in (self.fsdp, self.parallelism, self.tensor_parallel):
+        for plugin in (self.fsdp, self.parallelism, self.tensor_parallel, self.dynamo):
             if plugin is not None:
                 yield from plugin.settings()
 
@@ -460,4 +604,5 @@ _ARGUMENTS: dict[str, tuple[str, type]] = {
     "fsdp": ("fsdp_plugin", FullyShardedDataParallelPlugin),
     "parallelism": ("parallelism_config", ParallelismConfig),
     "tensor_parallel": ("torch_tp_plugin", TorchTensorParallelPlugin),
+    "dynamo": ("dynamo_plugin", TorchDynamoPlugin),
 }

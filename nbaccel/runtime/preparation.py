@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch.utils.data import DataLoader
 
 from nbaccel.errors import CallError, StateError
 from nbaccel.runtime.build import Runtime
+from nbaccel.runtime.compiling import own_module, strip_compiled
 from nbaccel.runtime.data.loader import PreparedLoader, prepare_loader
+from nbaccel.runtime.data.settings import Settings, Slice
 from nbaccel.runtime.groups import GroupRef, default_group
 from nbaccel.runtime.handlers import DataLoaderConfiguration
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
@@ -98,17 +101,20 @@ class Preparation:
             StateError: FSDP has sharded it over a process group that has ended, or in another way.
             CallError: FSDP does not find its units.
         """
-        own = extract_model_from_parallel(model)
+        own = _own(model)
         self._forget_lost()
-        known = _find(self.models, lambda prepared: extract_model_from_parallel(prepared) is own)
+        known = _find(self.models, lambda prepared: _own(prepared) is own)
         if known is not None:
             return known
+        strip_compiled(own)
         extract_model_from_parallel(own, keep_fp32_wrapper=False)
         if self._wanted(place) and len(getattr(own, "hf_device_map", ())) <= 1:  # else it lies on several devices
             place_model = nn.Module.to if evaluation_mode else self._runtime.strategy.place
             own = place_model(own, self._runtime.world.device)
         self._runtime.precision.wrap(own)
-        prepared = own if evaluation_mode else self._runtime.strategy.wrap(own)
+        strategy = self._runtime.strategy
+        own = self._runtime.compiler.compile(own, in_place=strategy.spreads and not evaluation_mode)
+        prepared = own if evaluation_mode else strategy.wrap(own)
         self.models.append(prepared)
         for optimizer in self.optimizers:
             self._runtime.strategy.adopt(optimizer.optimizer)
@@ -133,8 +139,15 @@ class Preparation:
         self.optimizers.append(prepared)
         return prepared
 
-    def loader(self, loader: DataLoader[Any], place: bool | None = None) -> PreparedLoader:
+    def loader(
+        self, loader: DataLoader[Any], place: bool | None = None, slice_fn: Slice | None = None
+    ) -> PreparedLoader:
         """A loader that hands out this process's batches.
+
+        Args:
+            loader: any DataLoader.
+            place: whether batches go to the device; None as the constructor said.
+            slice_fn: cuts pieces out of what the main process has read; None slices tensors.
 
         Raises:
             PlanError: the loader cannot be shared among processes.
@@ -144,7 +157,8 @@ class Preparation:
         if known is not None:
             return known
         device = self._runtime.device if self._wanted(place) else None
-        prepared = prepare_loader(own, self._runtime.world, self._gradients, device, self._config, self._rng_types)
+        how = replace(Settings.of(self._config), slice_fn=slice_fn)
+        prepared = prepare_loader(own, self._runtime.world, self._gradients, device, how, self._rng_types)
         self.loaders.append(prepared)
         return prepared
 
@@ -188,6 +202,10 @@ class Preparation:
 
     def _wanted(self, place: bool | None) -> bool:
         return self._place if place is None else place
+
+
+def _own(model: nn.Module) -> nn.Module:
+    return own_module(extract_model_from_parallel(model))
 
 
 def _find(prepared: Iterable[Any], fits: Callable[[Any], bool]) -> Any:

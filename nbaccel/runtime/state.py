@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 
 from nbaccel.config import Resolved, table
 from nbaccel.runtime.enums import BaseEnum
+from nbaccel.runtime.environment import get_current_device_type, parse_flag_from_env
 from nbaccel.runtime.groups import leave_group
 from nbaccel.runtime.handlers import GradientAccumulationPlugin, InitProcessGroupKwargs
 from nbaccel.runtime.split import share_of
@@ -39,6 +41,7 @@ _SEVERAL = {
     "cuda": DistributedType.MULTI_GPU,
     "xpu": DistributedType.MULTI_XPU,
     "xla": DistributedType.XLA,
+    "tpu": DistributedType.XLA,
 }
 
 
@@ -65,9 +68,37 @@ class PartialState:
         else:
             self.world = current_world()
 
+    def __getattr__(self, name: str) -> Any:
+        if not self._shared_state and not name.startswith("__"):
+            raise AttributeError(
+                f"{type(self).__name__}.{name}: this state has ended, by accelerator.close() or a reset. Build a new "
+                "Accelerator or state object."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def initialized(self) -> bool:
         return bool(self._shared_state)
+
+    @property
+    def debug(self) -> bool:
+        """Whether collectives check that all processes send alike."""
+        return configure({}).debug
+
+    @property
+    def fork_launched(self) -> bool:
+        """Whether a launcher that forks says so, by the variable FORK_LAUNCHED."""
+        return parse_flag_from_env("FORK_LAUNCHED")
+
+    @property
+    def default_device(self) -> torch.device:
+        """Kind of the best device of this machine, whatever the configuration says."""
+        return torch.device(get_current_device_type()[0])
+
+    def set_device(self) -> None:
+        """Make this process's GPU the one that torch uses where none is named."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -191,9 +222,12 @@ class PartialState:
         if cls._shared_state:
             cls._shared_state["world"] = rejoin_world()
 
-    def destroy_process_group(self) -> None:
-        """Take down the process group, if this runtime made it."""
-        leave_group()
+    def destroy_process_group(self, group: Any = None) -> None:
+        """Take down the process group, if this runtime made it; or another one, whoever made it."""
+        if group is None:
+            leave_group()
+        else:
+            dist.destroy_process_group(group)
 
     def __repr__(self) -> str:
         return (
@@ -228,12 +262,53 @@ class AcceleratorState(PartialState):
 
     @classmethod
     def _adopt(
-        cls, mixed_precision: str, config: Resolved, distributed_type: str = "", device_mesh: Any = None
+        cls,
+        mixed_precision: str,
+        config: Resolved,
+        distributed_type: str = "",
+        device_mesh: Any = None,
+        fsdp_plugin: Any = None,
+        **plugins: Any,
     ) -> AcceleratorState:
         """The state for an `Accelerator` that just joined its world; a former one's values are replaced."""
         told = {"mixed_precision": mixed_precision, "config": config}
-        cls._shared_state |= told | {"strategy_type": distributed_type, "device_mesh": device_mesh}
+        told |= {"strategy_type": distributed_type, "device_mesh": device_mesh, "fsdp_plugin": fsdp_plugin}
+        told |= {"plugins": plugins}
+        cls._shared_state |= told
         return cls()
+
+    @classmethod
+    def is_of(cls, config: Resolved) -> bool:
+        """Whether the state is that of the `Accelerator` with this configuration, and not of a later one."""
+        return cls._shared_state.get("config") is config
+
+    @property
+    def dynamo_plugin(self) -> Any:
+        """How models are compiled, with all fields; None before an `Accelerator` was built."""
+        return self._plugin("dynamo_plugin")
+
+    @property
+    def parallelism_config(self) -> Any:
+        """Sizes of the mesh as the constructor was given them, else None."""
+        return self._plugin("parallelism_config")
+
+    @property
+    def torch_tp_plugin(self) -> Any:
+        """Tensor parallelism as the constructor was given it, else None."""
+        return self._plugin("torch_tp_plugin")
+
+    def _plugin(self, name: str) -> Any:
+        return self._shared_state.get("plugins", {}).get(name)
+
+    @property
+    def is_fsdp2(self) -> bool:
+        """Whether FSDP trains, which is of the second kind always."""
+        return self.distributed_type is DistributedType.FSDP
+
+    @property
+    def fsdp_plugin(self) -> Any:
+        """What FSDP was configured by, with all its fields; None without FSDP."""
+        return self._shared_state.get("fsdp_plugin")
 
     @property
     def distributed_type(self) -> DistributedType:
@@ -303,6 +378,10 @@ class GradientState:
             self.plugin = gradient_accumulation_plugin
 
     @property
+    def initialized(self) -> bool:
+        return bool(self._shared_state)
+
+    @property
     def num_steps(self) -> int:
         """Micro-batches per optimizer step."""
         return self.plugin.num_steps or 1
@@ -315,6 +394,15 @@ class GradientState:
     @property
     def adjust_scheduler(self) -> bool:
         return self.plugin.adjust_scheduler
+
+    @property
+    def plugin_kwargs(self) -> dict[str, Any]:
+        """The settings that differ from their defaults; transformers' Trainer asks for them."""
+        return self.plugin.to_kwargs()
+
+    def _set_sync_gradients(self, sync_gradients: bool) -> None:
+        """Say whether gradients are complete, for loops that count for themselves (transformers' Trainer)."""
+        self.sync_gradients = sync_gradients
 
     @property
     def end_of_dataloader(self) -> bool:

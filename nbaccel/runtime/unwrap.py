@@ -19,7 +19,7 @@ def extract_model_from_parallel(
         model: any module.
         keep_fp32_wrapper: leave the mixed precision forward pass in place; False gives the model its own back.
         keep_torch_compile: leave a compiled model compiled; one that was compiled around a distributed container is
-            always returned uncompiled.
+            always returned uncompiled. Blocks that were compiled in place stay so: their weights have the usual names.
     """
     while True:
         inside = getattr(model, "_orig_mod", None)  # torch.compile's
@@ -31,4 +31,5 @@ def extract_model_from_parallel(
             break
     if not keep_fp32_wrapper:
         strip_autocast(model)
+        strip_autocast(getattr(model, "_orig_mod", model))
     return model

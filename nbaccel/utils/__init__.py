@@ -52,6 +52,14 @@ from nbaccel.runtime.bigmodel.ties import (
     id_tensor_storage,
     retie_parameters,
 )
+from nbaccel.runtime.checkpoint.fsdp_files import (
+    fsdp2_load_full_state_dict,
+    fsdp2_prepare_model,
+    load_fsdp_model,
+    load_fsdp_optimizer,
+    save_fsdp_model,
+    save_fsdp_optimizer,
+)
 from nbaccel.runtime.collectives import (
     broadcast,
     broadcast_object_list,
@@ -63,6 +71,7 @@ from nbaccel.runtime.collectives import (
     send_to_device,
     wait_for_everyone,
 )
+from nbaccel.runtime.compiling import TorchDynamoPlugin
 from nbaccel.runtime.constants import (
     MITA_PROFILING_AVAILABLE_PYTORCH_VERSION,
     MODEL_NAME,
@@ -112,6 +121,7 @@ from nbaccel.runtime.environment import (
     set_numa_affinity,
     str_to_bool,
 )
+from nbaccel.runtime.first_file import write_basic_config
 from nbaccel.runtime.fp32 import convert_outputs_to_fp32, convert_to_fp32
 from nbaccel.runtime.handlers import (
     AutocastKwargs,
@@ -120,7 +130,7 @@ from nbaccel.runtime.handlers import (
     GradientAccumulationPlugin,
     GradScalerKwargs,
     InitProcessGroupKwargs,
-    KwargsHandler,
+    ProjectConfiguration,
 )
 from nbaccel.runtime.imports import (
     deepspeed_required,
@@ -184,16 +194,13 @@ from nbaccel.runtime.imports import (
 )
 from nbaccel.runtime.later import (
     AbstractTrainStep,
-    AORecipeKwargs,
     BertTrainStep,
-    BnbQuantizationConfig,
     DeepSpeedEngineWrapper,
     DeepSpeedOptimizerWrapper,
     DeepSpeedPlugin,
     DeepSpeedSchedulerWrapper,
     DummyOptim,
     DummyScheduler,
-    FP8RecipeKwargs,
     GPTTrainStep,
     HfDeepSpeedConfig,
     MegatronEngine,
@@ -202,13 +209,8 @@ from nbaccel.runtime.later import (
     MegatronLMOptimizerWrapper,
     MegatronLMPlugin,
     MegatronLMSchedulerWrapper,
-    MSAMPRecipeKwargs,
     PrepareForLaunch,
-    ProfileKwargs,
-    ProjectConfiguration,
     T5TrainStep,
-    TERecipeKwargs,
-    TorchDynamoPlugin,
     add_model_config_to_megatron_parser,
     apply_fp8_autowrap,
     avg_losses_across_data_parallel_group,
@@ -219,27 +221,20 @@ from nbaccel.runtime.later import (
     filter_first_and_last_linear_layers,
     fsdp2_apply_ac,
     fsdp2_canonicalize_names,
-    fsdp2_load_full_state_dict,
-    fsdp2_prepare_model,
     fsdp2_switch_optimizer_parameters,
     gather_across_data_parallel_groups,
     get_active_deepspeed_plugin,
     install_xla,
     load_and_quantize_model,
-    load_fsdp_model,
-    load_fsdp_optimizer,
     map_pytorch_optim_to_deepspeed,
-    merge_fsdp_weights,
     prepare_deepspeed_cmd_env,
     prepare_multi_gpu_env,
     prepare_sagemager_args_inputs,
     prepare_simple_launcher_cmd_env,
     prepare_tpu,
-    save_fsdp_model,
-    save_fsdp_optimizer,
-    write_basic_config,
 )
 from nbaccel.runtime.memory import find_executable_batch_size, release_memory
+from nbaccel.runtime.merging import merge_fsdp_weights
 from nbaccel.runtime.modules import (
     GatheredParameters,
     compile_regions,
@@ -265,7 +260,16 @@ from nbaccel.runtime.plugins import (
     TorchTensorParallelConfig,
     TorchTensorParallelPlugin,
 )
+from nbaccel.runtime.profiling import ProfileKwargs
 from nbaccel.runtime.random import set_seed, synchronize_rng_state, synchronize_rng_states
+from nbaccel.runtime.recipes import (
+    AORecipeKwargs,
+    BnbQuantizationConfig,
+    FP8RecipeKwargs,
+    MSAMPRecipeKwargs,
+    TERecipeKwargs,
+)
+from nbaccel.runtime.remembering import KwargsHandler
 from nbaccel.runtime.saved_objects import clean_state_dict_for_safetensors, load, save
 from nbaccel.runtime.state import DistributedType
 from nbaccel.runtime.tracking.choosing import LoggerType

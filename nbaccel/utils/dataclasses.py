@@ -1,6 +1,7 @@
 """What training code may import from `nbaccel.utils.dataclasses`; nothing inside nbaccel does."""
 
 from nbaccel.runtime.batches import TensorInformation
+from nbaccel.runtime.compiling import TorchDynamoPlugin
 from nbaccel.runtime.constants import (
     BETA_CP_AVAILABLE_PYTORCH_VERSION,
     BETA_TP_AVAILABLE_PYTORCH_VERSION,
@@ -31,21 +32,9 @@ from nbaccel.runtime.handlers import (
     GradientAccumulationPlugin,
     GradScalerKwargs,
     InitProcessGroupKwargs,
-    KwargsHandler,
-)
-from nbaccel.runtime.later import (
-    AORecipeKwargs,
-    BnbQuantizationConfig,
-    DeepSpeedPlugin,
-    FP8RecipeKwargs,
-    MegatronLMPlugin,
-    MSAMPRecipeKwargs,
-    ProfileKwargs,
     ProjectConfiguration,
-    TERecipeKwargs,
-    TorchDynamoPlugin,
-    add_model_config_to_megatron_parser,
 )
+from nbaccel.runtime.later import DeepSpeedPlugin, MegatronLMPlugin, add_model_config_to_megatron_parser
 from nbaccel.runtime.plugins import (
     DeepSpeedSequenceParallelConfig,
     FullyShardedDataParallelPlugin,
@@ -53,6 +42,15 @@ from nbaccel.runtime.plugins import (
     TorchTensorParallelConfig,
     TorchTensorParallelPlugin,
 )
+from nbaccel.runtime.profiling import ProfileKwargs
+from nbaccel.runtime.recipes import (
+    AORecipeKwargs,
+    BnbQuantizationConfig,
+    FP8RecipeKwargs,
+    MSAMPRecipeKwargs,
+    TERecipeKwargs,
+)
+from nbaccel.runtime.remembering import KwargsHandler
 from nbaccel.runtime.state import DistributedType
 from nbaccel.runtime.tracking.choosing import LoggerType
 

@@ -143,6 +143,16 @@ def test_no_sync_and_gather_are_free_alone() -> None:
         assert share == [1]
 
 
+def test_metrics_of_one_process_are_cut_too() -> None:
+    accelerator = Accelerator()
+    counts = []
+    for batch in accelerator.prepare(DataLoader(range(7), 3)):  # type: ignore[arg-type]
+        data = {"losses": batch.float().mean().repeat(3), "mean": batch.float().mean()}
+        found = accelerator.gather_for_metrics(data)
+        counts.append((len(found["losses"]), found["mean"].ndim, len(accelerator.gather_for_metrics(["a", "b"]))))
+    assert counts == [(3, 0, 2), (3, 0, 2), (1, 0, 1)]
+
+
 def test_trigger() -> None:
     accelerator = Accelerator()
     accelerator.set_trigger()

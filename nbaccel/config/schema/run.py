@@ -37,6 +37,7 @@ _PAIRS = r"^([^=,]+=[^=,]*(,[^=,]+=[^=,]*)*)?$"
 Precision = Literal["no", "fp16", "bf16", "fp8"]
 StartMethod = Literal["zygote", "spawn", "fork", "inline"]
 OutputMode = Literal["auto", "all", "ranks", "main"]
+MonitorMode = Literal["auto", "always", "never"]
 GpuIds = Literal["all"] | tuple[Annotated[int, Field(ge=0), BeforeValidator(_number)], ...]
 DistributedType = Literal[
     "NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU",
@@ -221,6 +222,13 @@ class RunConfig(Section):
         group="Output",
         honoured_by=IN_NOTEBOOKS,
     )
+    monitor: MonitorMode = key(
+        "auto",
+        "Whether the cell shows a monitor of the run (state, progress, curves, devices, output by rank, buttons): auto "
+        "(where ipywidgets is, once a run has taken 2 s), always (in a terminal as text, at the end), never.",
+        group="Output",
+        honoured_by=("zygote", "spawn", "fork"),
+    )
     tee: Annotated[Annotated[str, Field(pattern=_TEE)] | None, BeforeValidator(_digit)] = key(
         None,
         "Streams that are shown and written to log_dir: 0 none, 1 stdout, 2 stderr, 3 both.",
@@ -263,6 +271,13 @@ class RunConfig(Section):
         group="TPU",
         honoured_by=("xla",),
         needs=_ON_TPU["needs"],
+    )
+    xla_spmd: bool | None = key(
+        None,
+        "One process drives all TPU chips, and the compiler cuts tensors among them (SPMD); left out: as the chips need.",
+        env="NBACCEL_XLA_SPMD",
+        group="TPU",
+        honoured_by=("zygote", "spawn", "fork", "torchrun", "xla"),
     )
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = key(
         1,

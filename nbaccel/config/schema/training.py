@@ -55,6 +55,13 @@ class GradScalerConfig(Section):
     enabled: bool = key(True, "Scale at all.", flag="--scaler-enabled")
 
 
+CommHook = Literal["no", "fp16", "bf16", "power_sgd", "batched_power_sgd"]
+
+
+def _nothing(value: object) -> object:
+    return "no" if value is None or value == "" else value
+
+
 class DdpConfig(Section):
     """Fields of `DistributedDataParallelKwargs`."""
 
@@ -71,6 +78,15 @@ class DdpConfig(Section):
         False, "Let gradients live in the buckets.", flag="--ddp-gradient-as-bucket-view"
     )
     static_graph: bool = key(False, "Promise that the graph never changes.", flag="--ddp-static-graph")
+    comm_hook: Annotated[CommHook, BeforeValidator(_nothing)] = key(
+        "no", "How gradients are compressed on their way.", flag="--ddp-comm-hook"
+    )
+    comm_wrapper: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_nothing)] = key(
+        "no", "Number format in which a hook's messages travel.", flag="--ddp-comm-wrapper"
+    )
+    comm_state_option: dict[str, Any] | None = key(
+        None, "Arguments of PowerSGD's state, as matrix_approximation_rank.", flag="--ddp-comm-state-option"
+    )
 
 
 def _seconds(value: Any) -> Any:

@@ -170,7 +170,7 @@ class Post:
 
     @property
     def _device(self) -> torch.device:
-        return self._world.device if self._world.backend == "nccl" else torch.device("cpu")
+        return self._world.group_device
 
 
 def joined(batches: Sequence[Any]) -> Any:

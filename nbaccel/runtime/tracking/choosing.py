@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from enum import Enum
 from importlib import import_module
 from typing import Any
 
 from nbaccel.errors import CallError, MissingExtraError, nearest
+from nbaccel.runtime.enums import BaseEnum
 from nbaccel.runtime.tracking.base import GeneralTracker
 from nbaccel.runtime.tracking.packages import is_installed
 
 
-class LoggerType(str, Enum):
+class LoggerType(BaseEnum):
     """Names of trackers."""
 
     ALL = "all"

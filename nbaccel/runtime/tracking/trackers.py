@@ -9,6 +9,7 @@ from nbaccel.errors import CallError, nearest
 from nbaccel.runtime.tracking.base import GeneralTracker
 from nbaccel.runtime.tracking.choosing import Chosen, choose
 from nbaccel.runtime.tracking.plain import plain
+from nbaccel.runtime.tracking.reporting import report
 
 _PROJECT = "nbaccel"
 
@@ -36,6 +37,7 @@ class Trackers:
     ) -> None:
         self._folder, self._is_main, self._name = logging_dir, is_main, project_name or _PROJECT
         self.chosen = choose(log_with, logging_dir)
+        self._draws = any(getattr(one, "name", "") == "notebook" for one in self.chosen)
         self.running: list[Any] = []
         self._has_started = False
 
@@ -81,7 +83,8 @@ class Trackers:
         step: int | None = None,
         log_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Log values; a run that nobody has begun begins now.
+        """Log values; a run that nobody has begun begins now. Whoever watches the run hears of them,
+        unless a tracker draws them in the notebook already.
 
         Args:
             values: numbers, tensors of one element, texts, or mappings of names to numbers.
@@ -91,6 +94,8 @@ class Trackers:
         Raises:
             CallError: arguments for a tracker that is not used.
         """
+        if self._is_main and not self._draws:
+            report(values, step)
         if not self.chosen:
             return
         if not self._has_started:
