@@ -34,6 +34,27 @@ def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
+def run_ranks(size: int, script: Path, *arguments: str, timeout_s: float = 500) -> None:
+    """Run a script on `size` real processes, with the modules of this folder at hand; each must end well."""
+    port, ranks = free_port(), []
+    for rank in range(size):
+        environment = rank_environment(rank, size, port)
+        environment["PYTHONPATH"] = os.pathsep.join([str(CHECKS.parent), environment.get("PYTHONPATH", "")])
+        ranks.append(subprocess.Popen([sys.executable, str(script), *arguments], env=environment))
+    try:
+        assert [process.wait(timeout=timeout_s) for process in ranks] == [0] * size
+    finally:
+        for process in ranks:
+            process.kill()
+
+
+def with_library(script: Path, library: str, folder: Path) -> Path:
+    """A copy of a script that is written for Accelerate, with another library's name in its place."""
+    copy = folder / f"{library}_{script.name}"
+    copy.write_text(script.read_text().replace("accelerate", library))
+    return copy
+
+
 def run_checks(size: int, folder: Path) -> Verdicts:
     """Run all checks of `rank_checks.py` on `size` real processes; for each check the tracebacks, one per rank."""
     port = free_port()
