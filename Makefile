@@ -5,12 +5,18 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+# torch_xla fits one torch alone, so its tests have an environment of their own.
+XLA_TORCH ?= torch==2.9.0 torch_xla==2.9.0
+XLA_VENV := .venv-xla
+XLA_BIN := $(XLA_VENV)/bin
+TPU_VENV := .venv-tpu
+TPU_BIN := $(TPU_VENV)/bin
 BUILD := build
 # Colab's Python, wherever this machine has one.
 PYTHON313 ?= $(firstword $(shell python3.13 -c 'import sys; print(sys.executable)' 2> /dev/null) \
 	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13))
 
-.PHONY: help venv demo test test-slow test-browser test-colab check lab bench clean
+.PHONY: help venv demo test test-slow test-browser test-colab test-binder test-xla test-tpu check lab bench clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -54,8 +60,29 @@ $(BUILD)/npm/done: tests/browser/package.json
 		accelerate hydra-core matplotlib pandas scikit-learn nbclient nbformat pytest pytest-timeout pytest-xdist -r tests/colab/pins.txt
 	touch $@
 
+# As Binder makes it.
+.venv-binder/done: pyproject.toml binder/requirements.txt binder/postBuild
+	test -x .venv-binder/bin/python || $(PYTHON) -m venv .venv-binder
+	.venv-binder/bin/python -m pip install --quiet --disable-pip-version-check --retries 0 -r binder/requirements.txt
+	PATH="$(CURDIR)/.venv-binder/bin:$$PATH" binder/postBuild
+	touch $@
+
 $(VENV)/bench: $(VENV)/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[bench]"
+	touch $@
+
+$(XLA_VENV)/test: pyproject.toml
+	@echo "Making $(XLA_VENV) (once; about 7 GB, since this torch brings CUDA along) ..."
+	test -x $(XLA_BIN)/python || $(PYTHON) -m venv $(XLA_VENV)
+	$(XLA_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(XLA_BIN)/python -m pip install --quiet --disable-pip-version-check $(XLA_TORCH) -e ".[test-xla]"
+	touch $@
+
+$(TPU_VENV)/test: pyproject.toml
+	@echo "Making $(TPU_VENV) (once; about 2 GB) ..."
+	test -x $(TPU_BIN)/python || $(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(TPU_BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[tpu,test-xla]"
 	touch $@
 
 venv: $(VENV)/base  ## The virtual environment, with nbaccel in it
@@ -78,6 +105,16 @@ COLAB_TESTS := tests/colab tests/test_widgets.py tests/test_bars.py tests/test_n
 test-colab: .venv-colab/done  ## Run the tests of notebooks with Colab's Python and packages
 	.venv-colab/bin/python -m pytest -n 2 --dist loadfile $(COLAB_TESTS)
 
+test-binder: .venv-binder/done  ## Run the first notebook with what Binder installs, in 2 GB
+	.venv-binder/bin/python tests/binder/limited.py 2048 .venv-binder/bin/python notebooks/run.py \
+		notebooks/01_first_run.ipynb $(BUILD)/binder
+
+test-xla: $(XLA_VENV)/test  ## Run the tests of TPU code: torch_xla on the CPU, in an environment of its own
+	$(XLA_BIN)/python -m pytest tests/xla
+
+test-tpu: $(TPU_VENV)/test  ## Check what is assumed of torch_tpu against the real package, without a TPU
+	$(TPU_BIN)/python -m pytest tests/tpu tests/test_plan_chips.py
+
 check: $(VENV)/test  ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,4 +131,4 @@ bench: $(VENV)/bench  ## Measure nbaccel beside its peers
 	$(BIN)/python benchmarks/config.py
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) $(BUILD)
+	rm -rf $(VENV) $(XLA_VENV) $(TPU_VENV) $(BUILD)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nbaccel.notebook.bars import MOST_FINISHED, MOST_ROWS, Bars
+from nbaccel.look.bars import MOST_FINISHED, MOST_ROWS, Bars
 from nbaccel.runtime.progress import connect, disconnect, tqdm
 
 

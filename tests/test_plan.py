@@ -6,8 +6,9 @@ import pytest
 
 from nbaccel.config import call_layer, resolve
 from nbaccel.errors import PlanError
-from nbaccel.machine import Gpu, Machine
+from nbaccel.machine import Gpu, Machine, TpuSoftware
 from nbaccel.plan import Parts, Plan, Rendezvous, Topology, choose_parts, decide, topology_of
+from nbaccel.plan.chips import Chips
 
 CPU = Machine(usable_cores=8, physical_cores=6)
 GPUS = Machine(usable_cores=16, physical_cores=8, gpus=tuple(Gpu(index, str(index + 2)) for index in range(4)))
@@ -42,6 +43,53 @@ def plan_of(machine: Machine, **settings: Any) -> Plan:
 )
 def test_what_is_decided(machine: Machine, settings: dict[str, Any], expected: Plan) -> None:
     assert plan_of(machine, **settings) == expected
+
+
+GIB = 2**30
+XLA = TpuSoftware(torch="2.9.0+cpu", torch_xla="2.9.0", has_libtpu=True)
+T4 = tuple(Gpu(index, str(index), "Tesla T4", 15 * GIB) for index in range(2))
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        (
+            Machine("kaggle", 4, 2, 29 * GIB, T4),
+            Plan("zygote", "cuda", 2, 2, threads_per_worker=2, visible_gpus="0,1"),
+        ),
+        (
+            Machine("kaggle", 96, 96, 330 * GIB, tpu_kind="v3", tpu_chips=4, tpu_software=XLA),
+            Plan("zygote", "xla", 1, 1, threads_per_worker=96, chips=Chips("v3", 4, spmd=True)),
+        ),
+        (
+            Machine("kaggle", 224, 112, 400 * GIB, tpu_kind="v5e", tpu_chips=8, tpu_software=XLA),
+            Plan("zygote", "xla", 8, 8, threads_per_worker=28, chips=Chips("v5e", 8)),
+        ),
+        (
+            Machine("colab", 2, 1, 12 * GIB, T4[:1]),
+            Plan("zygote", "cuda", 1, 1, threads_per_worker=2, visible_gpus="0"),
+        ),
+        (
+            Machine("colab", 24, 24, 47 * GIB, tpu_kind="v5e", tpu_chips=1, tpu_software=XLA),
+            Plan("zygote", "xla", 1, 1, threads_per_worker=24, chips=Chips("v5e", 1)),
+        ),
+        (Machine("colab", 2, 1, 12 * GIB), Plan("zygote", "cpu", 1, 1, threads_per_worker=2)),
+        (Machine("binder", 1, 1, 2 * GIB), Plan("zygote", "cpu", 2, 2, threads_per_worker=1)),
+        (Machine("binder", 72, 36, 2 * GIB), Plan("zygote", "cpu", 2, 2, threads_per_worker=36)),
+        (Machine("jupyterhub", 8, 8, 2 * GIB), Plan("zygote", "cpu", 2, 2, threads_per_worker=4)),
+        (Machine("jupyterhub", 8, 8, GIB // 2), Plan("zygote", "cpu", 1, 1, threads_per_worker=8)),
+        (Machine("sagemaker", 2, 1, 4 * GIB), Plan("zygote", "cpu", 1, 1, threads_per_worker=2)),
+        (
+            Machine("sagemaker", 4, 2, 16 * GIB, T4[:1]),
+            Plan("zygote", "cuda", 1, 1, threads_per_worker=4, visible_gpus="0"),
+        ),
+        (Machine("databricks", 8, 4, 32 * GIB), Plan("zygote", "cpu", 4, 4, threads_per_worker=2)),
+        (Machine("vscode", 16, 8, 32 * GIB), Plan("zygote", "cpu", 4, 4, threads_per_worker=4)),
+        (Machine("vscode", 8, 8, 16 * GIB, has_mps=True), Plan("zygote", "mps", 1, 1, threads_per_worker=8)),
+    ],
+)
+def test_what_is_decided_where_nobody_says_anything(machine: Machine, expected: Plan) -> None:
+    assert plan_of(machine) == expected
 
 
 @pytest.mark.parametrize(

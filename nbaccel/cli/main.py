@@ -17,13 +17,15 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Say what was found on this machine and what a launch will do.",
     "test": "Check the set-up: devices, collectives, precision, a training step, a checkpoint.",
     "launch": "Run a script on every device of this machine, or on several machines.",
+    "tpu-config": "Run commands on all machines of a TPU pod.",
+    "merge-weights": "Join the weights that the ranks of a sharded training have each written.",
 }
-"""Commands and what they do; each is the `command` of the module `nbaccel.cli.<name>`."""
+"""Commands and what they do; each is the `command` of the module of its name, with `_` for `-`."""
 
 
 @click.group(
     cls=LateGroup,
-    late={name: Late(text, f"nbaccel.cli.{name}") for name, text in COMMANDS.items()},
+    late={name: Late(text, f"nbaccel.cli.{name.replace('-', '_')}") for name, text in COMMANDS.items()},
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, message="nbaccel %(version)s")

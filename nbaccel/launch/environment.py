@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from nbaccel.config import Resolved
 from nbaccel.config.launched import LAUNCHED, as_variable, variables_of, without_ours
 from nbaccel.plan import Plan
+from nbaccel.plan.chips import Meeting, own_environ, shared_environ, without_leftovers
 
 WORKER_VARIABLE = "NBACCEL_WORKER"
 """Set in workers, so that a launch inside a launch is recognised."""
@@ -17,7 +18,13 @@ _RUN_ID = "none"
 
 
 def worker_environ(
-    base: Mapping[str, str], plan: Plan, resolved: Resolved, local_rank: int, address: tuple[str, int], attempt: int
+    base: Mapping[str, str],
+    plan: Plan,
+    resolved: Resolved,
+    local_rank: int,
+    address: tuple[str, int],
+    attempt: int,
+    meeting: Meeting | None = None,
 ) -> dict[str, str]:
     """The whole environment of one worker.
 
@@ -28,6 +35,7 @@ def worker_environ(
         local_rank: which of this machine's workers.
         address: host and port of the rendezvous store.
         attempt: how often the run was started before.
+        meeting: where the workers share TPU chips, if they do.
     """
     place = plan.topology(local_rank)
     environ = {**resolved.dotenv, **without_ours(base)}
@@ -52,7 +60,17 @@ def worker_environ(
         environ["CUDA_VISIBLE_DEVICES"] = plan.visible_gpus
     if plan.device == "cpu":
         environ["ACCELERATE_USE_CPU"] = "true"
-    return environ | handed_on(resolved)
+    return _on_chips(environ | handed_on(resolved), plan, local_rank, meeting)
+
+
+def _on_chips(environ: dict[str, str], plan: Plan, local_rank: int, meeting: Meeting | None) -> dict[str, str]:
+    if plan.chips is None or meeting is None:
+        return environ
+    shared = shared_environ(plan.device, plan.chips, meeting)
+    own = own_environ(plan.device, plan.chips, local_rank, plan.local_world_size, meeting)
+    if plan.device == "xla" and environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # torch_xla's own choice
+        own["TF_CPP_MIN_LOG_LEVEL"] = "2"  # else each compilation says that its partitioner will be replaced one day
+    return without_leftovers(environ) | shared | own
 
 
 def _one_machine(base: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbaccel.wire.messages import Shown
+from nbaccel.wire.messages import Point, Shown
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,19 @@ class Bar:
 
     rank: int
     fields: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Numbers that a rank has logged, one point at least; they go to the run's board."""
+
+    rank: int
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """The run is no short one: whoever shows it may show more of it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Flood:
     over: bool
 
 
-Event = Text | Rich | Bar | Question | Note | Flood
+Event = Text | Rich | Bar | Question | Note | Flood | Lasting
 
 
 _MOST_WAITING = 256

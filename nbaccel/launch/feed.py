@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from nbaccel.launch.board import Board
 from nbaccel.launch.clip import Clip
-from nbaccel.launch.events import Backlog, Bar, Event, Flood, Note, Question, Rich, Text
+from nbaccel.launch.events import Backlog, Bar, Event, Flood, Lasting, Metrics, Note, Question, Rich, Text
 from nbaccel.launch.log import Log, LogFolder
 from nbaccel.launch.output import Policy
-from nbaccel.wire.messages import Ask, Shown
+from nbaccel.wire.messages import Ask, Point, Shown
 
 _FLOOD_NEWS_S = 0.5
+LASTING_S = 2.0
+"""A run that has taken so long is no short one."""
 
 
 class Feed:
-    """Takes what ranks print in one thread, hands out what is to be seen in another."""
+    """Takes what ranks print in one thread, hands out what is to be seen in another.
 
-    def __init__(self, policy: Policy, number: int) -> None:
+    Attributes:
+        board: what the run is at.
+    """
+
+    def __init__(self, policy: Policy, number: int, ranks: Sequence[int] = (0,)) -> None:
+        self.board = Board(ranks)
         self._policy = policy
         self._folder = LogFolder(number)
         self._logs: dict[int, Log] = {}
@@ -25,6 +33,8 @@ class Feed:
         self._told_flood = 0.0
         self._closed = False
         self._late: Callable[[Event], None] | None = None
+        self._began_s: float | None = None
+        self._lasts = False
 
     # called by the thread that reads from the workers
 
@@ -39,7 +49,13 @@ class Feed:
         self._show([Rich(rank, shown)] if self._closed else self._policy.rich(rank, shown, now))
 
     def bar(self, rank: int, fields: Mapping[str, object]) -> None:
-        self._put(Bar(rank, fields))
+        bar = Bar(rank, fields)
+        self.board.take(bar)
+        self._put(bar)
+
+    def metrics(self, rank: int, points: tuple[Point, ...]) -> None:
+        """Numbers that a rank has logged, one at least."""
+        self.board.take(Metrics(rank, points))
 
     def ask(self, rank: int, question: Ask) -> None:
         self._put(Question(rank, question.number, question.prompt, question.password))
@@ -51,6 +67,10 @@ class Feed:
     def tick(self, now: float) -> None:
         """Show what has waited long enough."""
         self._show(self._policy.tick(now))
+        self._began_s = now if self._began_s is None else self._began_s
+        if not self._lasts and now - self._began_s >= LASTING_S:
+            self._lasts = True
+            self._put(Lasting())
         if self._clip.left_out_characters and now - self._told_flood > _FLOOD_NEWS_S:
             self._told_flood = now
             self._tell_flood(over=False)
@@ -79,6 +99,11 @@ class Feed:
         if rank not in self._logs:
             self._logs[rank] = Log(self._folder, rank)
         return self._logs[rank]
+
+    def tail(self, rank: int, characters: int) -> str:
+        """The last that a rank has printed; from any thread."""
+        log = self._logs.get(rank)
+        return "" if log is None else log.tail(characters)
 
     # called by whoever shows it
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from nbaccel.launch.events import Bar, Event, Flood, Note, Question, Rich, Text
+from nbaccel.launch.events import Bar, Event, Flood, Lasting, Note, Question, Rich, Text
 from nbaccel.launch.job import Job
 from nbaccel.wire.messages import Reply, Shown
 
@@ -19,6 +19,9 @@ class Screen(Protocol):
 
     def begin(self, ranks: Sequence[int]) -> None:
         """A run begins on these ranks; the first one is shown as it is."""
+
+    def watch(self, job: Job, *, lasts: bool) -> None:
+        """Show more of a run than its output, if wanted: at its begin, and when it has proved to be no short one."""
 
     def text(self, stream: int, text: str) -> None:
         """Show text of standard output (1) or standard error (2)."""
@@ -52,6 +55,7 @@ def follow(job: Job, screen: Screen) -> dict[int, Any]:
     """
     screen.begin(job.ranks)
     try:
+        screen.watch(job, lasts=False)
         _show_all(job, screen)
     finally:
         if not job.done():
@@ -74,6 +78,7 @@ def follow_in_background(job: Job, screen: Screen, take: Callable[[Any], object]
 
 def _follow_quietly(job: Job, screen: Screen, take: Callable[[Any], object]) -> None:
     screen.begin(job.ranks)
+    screen.watch(job, lasts=False)
     _show_until_end(job, screen)
     screen.end()
     error = None if job.cancelled() else job.exception()
@@ -114,6 +119,8 @@ def show(event: Event, job: Job, screen: Screen) -> None:
         screen.note(event.text)
     elif isinstance(event, Flood):
         screen.flood(event)
+    elif isinstance(event, Lasting):
+        screen.watch(job, lasts=True)
     else:
         job.answer(event.rank, _asked(event, screen))
 

@@ -22,6 +22,7 @@ from typing import IO
 
 from nbaccel.errors import PlanError
 from nbaccel.launch.zygote import Process, Zygote
+from nbaccel.machine.tpu_software import xla_is_awake
 
 _PROBE_PATIENCE_S = 3.0
 _IMPORTS_PATIENCE_S = 10.0
@@ -82,6 +83,12 @@ def _is_importing() -> bool:
 
 def check_fork() -> None:
     """Raises PlanError if a copy of this process would not work, and says what stands in the way."""
+    if xla_is_awake(sys.modules):
+        raise PlanError(
+            "start_method='fork'",
+            "torch_xla is at work in the kernel, and a forked process has none of its threads.",
+            "Use start_method='zygote', which is safe whatever the kernel did, or restart the kernel.",
+        )
     device = _open_device()
     if device is not None:
         loaded = [name for name in _SUSPECTS if name in sys.modules]

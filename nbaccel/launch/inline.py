@@ -10,12 +10,14 @@ from typing import Any
 from nbaccel.config import Resolved
 from nbaccel.launch.call import Call
 from nbaccel.launch.environment import worker_environ
+from nbaccel.launch.starting import meeting_on_chips
 from nbaccel.plan import Plan
 
 
 def run_here(call: Call, plan: Plan, resolved: Resolved) -> dict[int, Any]:
     """Run the call in this process, in the environment of a lone worker. Raises what the code raises."""
-    with _environ(worker_environ(os.environ, plan, resolved, 0, ("127.0.0.1", 0), 0)):
+    meeting = meeting_on_chips(plan)
+    with _environ(worker_environ(os.environ, plan, resolved, 0, ("127.0.0.1", 0), 0, meeting)):
         return {0: call.here()}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from nbaccel.errors import CallError, RunCancelledError, RunError, RunInterrupted, name_ranks
 from nbaccel.launch.call import Call
+from nbaccel.launch.doctor import Report
 from nbaccel.launch.events import Event
 from nbaccel.launch.feed import Feed
 from nbaccel.launch.output import Policy
@@ -20,6 +21,7 @@ from nbaccel.launch.run import Run
 from nbaccel.launch.stopping import INTERRUPT, INTERRUPT_KEEPING, NOW, Steps
 from nbaccel.launch.team import Team
 from nbaccel.look import Mood, badge, bold, code, joined, region
+from nbaccel.plan import Plan
 from nbaccel.wire.messages import Reply
 
 _numbers = itertools.count(1)
@@ -58,6 +60,7 @@ class Job:
         number: of the job in this kernel.
         name: what runs.
         ranks: on which ranks.
+        plan: on what they run; None while nobody has said.
     """
 
     def __init__(
@@ -82,8 +85,9 @@ class Job:
         """
         self.number = next(_numbers) if counted else 0
         self.name, self.ranks = name, ranks
-        self.feed = Feed(policy, self.number)
+        self.feed = Feed(policy, self.number, ranks)
         self.run: Run | None = None
+        self.plan: Plan | None = None
         self._keeps, self._select = keeps, select
         self._team: Team | None = None
         self._problem: BaseException | None = None
@@ -213,6 +217,11 @@ class Job:
         if self._team is not None and self.run is not None:
             self._team.stop(self.run, self._steps())
 
+    def kill(self) -> None:
+        """Stop it, and do not wait for its workers to come to an end."""
+        self._stops = max(self._stops, 1)
+        self.stop()
+
     @property
     def was_stopped(self) -> bool:
         return self._stops > 0
@@ -226,6 +235,32 @@ class Job:
         """Answer a rank's question."""
         if self._team is not None:
             self._team.send(rank, reply)
+
+    def examine(self, then: Callable[[Report], None]) -> bool:
+        """Find out what each rank does; `then` gets the report, in another thread. False if nothing runs any more."""
+        return self._team is not None and not self.done() and self._team.examine(then)
+
+    def pids(self) -> dict[int, int]:
+        """Process ids by rank, of workers that live."""
+        workers = list(self._team.workers) if self._team is not None else []
+        return {
+            worker.rank: worker.process.pid
+            for worker in workers
+            if worker.rank in self.ranks and worker.process.pid is not None and not worker.exited
+        }
+
+    def doing(self, rank: int) -> str:
+        """What a rank is at: `starting`, `running`, `done`, `failed`, `stopped` or `gone`."""
+        run = self.run
+        if run is None:
+            return "starting"
+        if rank in run.done:
+            return "done"
+        if rank in run.failed or (run.died is not None and run.died.rank == rank):
+            return "failed"
+        if rank in run.stopped or self.done():
+            return "stopped"
+        return "running" if run.began_s is not None else "starting"
 
     def next_event(self) -> Event | None:
         """Waits for the next thing to be seen; None at the end."""

@@ -89,6 +89,7 @@ def start_job(
     """Start a call on fresh workers; returns at once."""
     ranks = tuple(plan.topology(local).rank for local in range(plan.local_world_size))
     job = Job(name, ranks, policy, select=select)
+    job.plan = plan
     heavy = report(call)
     if heavy:
         job.feed.note(heavy)

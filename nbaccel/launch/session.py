@@ -121,6 +121,7 @@ class LiveSession:
                 in_session=True, world_size=self.plan.world_size, on_end=partial(self._note_end, team, self.ledger),
             )  # fmt: skip
             self._jobs[run] = job
+            job.plan = self.plan
             job.run = run  # before it begins: it may be over before this thread gets on
             accepted = not self.closed and team.submit(run)
         if not accepted:

@@ -36,6 +36,10 @@ class Starter:
             raise self.stillborn(str(error)) from error
         return started
 
+    def import_ahead(self, modules: Sequence[str]) -> None:
+        """Import these while idle, so that the workers of the next launch find them."""
+        self._source.import_ahead(modules)
+
     def close(self) -> None:
         """The team is gone: let go of what was made for it alone."""
 
@@ -51,6 +55,9 @@ class ForkStarter(Starter):
     def __init__(self) -> None:
         check_fork()
         self._source = ForkedZygote()
+
+    def import_ahead(self, modules: Sequence[str]) -> None:
+        """There is no next launch from this copy of the kernel."""
 
     def close(self) -> None:
         self._source.stop()

@@ -7,6 +7,7 @@ import random
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from nbaccel.launch.environment import worker_environ
 from nbaccel.launch.starter import Starter
 from nbaccel.launch.worker import Worker
 from nbaccel.plan import Plan
+from nbaccel.plan.chips import Meeting
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.ends import WorkerEnds
 from nbaccel.wire.messages import RandomState, Start, WorkerSpec
@@ -77,10 +79,11 @@ def start_workers(
         stay: whether they will run more than one call.
     """
     token = secrets.token_hex(8)
+    meeting = meeting_on_chips(plan)
     with rendezvous(plan) as (address, listener):
         workers = _born(starter, [plan.topology(local).rank for local in range(plan.local_world_size)], token)
         for local_rank, worker in enumerate(workers):
-            environ = worker_environ(around.environ, plan, resolved, local_rank, address, attempt)
+            environ = worker_environ(around.environ, plan, resolved, local_rank, address, attempt, meeting)
             serves = worker.rank == 0 and listener is not None
             spec = WorkerSpec(
                 rank=worker.rank,
@@ -98,7 +101,26 @@ def start_workers(
                 stays=stay,
             )
             worker.send(Start(spec), (listener.fileno(),) if serves and listener is not None else ())
+    starter.import_ahead(_PACKAGES.get(plan.device, ()))
     return workers
+
+
+_PACKAGES = {
+    "xla": ("torch_xla", "torch_xla.core.xla_model", "torch_xla.debug.metrics", "nbaccel.runtime.parallel.xla")
+}
+"""What workers on a device are going to import, where that takes seconds."""
+
+
+def meeting_on_chips(plan: Plan) -> Meeting | None:
+    """Free ports where the processes of one machine agree on its TPU chips; None for other devices."""
+    if plan.chips is None:
+        return None
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(plan.local_world_size)]
+        for one in sockets:
+            one.bind((_LOOPBACK, 0))
+        ports = tuple(one.getsockname()[1] for one in sockets)
+    return Meeting(ports, str(time.time_ns()))
 
 
 @contextmanager

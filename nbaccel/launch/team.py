@@ -30,6 +30,7 @@ from nbaccel.wire.messages import (
     Examined,
     Exit,
     Failed,
+    Metrics,
     Progress,
     Regrouped,
     Shown,
@@ -284,6 +285,8 @@ class Team:
             run.feed.rich(rank, message, now)
         elif isinstance(message, Progress):
             run.feed.bar(rank, message.fields)
+        elif isinstance(message, Metrics):
+            run.feed.metrics(rank, message.points)
         elif isinstance(message, Ask):
             run.feed.ask(rank, message)
         elif isinstance(message, Done | Failed) and not run.ended:
@@ -430,7 +433,7 @@ class Team:
 
 
 def _with_files(message: object, descriptors: list[int]) -> Marked:
-    known = Shown | Progress | Ask | Done | Failed | Regrouped
+    known = Shown | Progress | Metrics | Ask | Done | Failed | Regrouped
     assert isinstance(message, known), f"the kernel does not know {message!r}"
     if isinstance(message, Done) and message.parcel is not None:
         return replace(message, parcel=message.parcel.with_file(descriptors))

@@ -13,7 +13,10 @@ from nbaccel.config.launched import without_ours
 from nbaccel.config.resolve import wrong_value
 from nbaccel.launch.environment import handed_on
 from nbaccel.plan import Plan, Rendezvous
+from nbaccel.plan.chips import Meeting, shared_environ, without_leftovers
 
+_FIRST_PORT = 8070
+"""Where processes agree on their TPU chips; the one that torch_tpu takes for several machines."""
 _STREAMS = re.compile(r"[0-3]|\d+:[0-3](,\d+:[0-3])*")
 _SETTINGS = re.compile(r"\s*[^=,\s]+\s*=[^=,]+(,\s*[^=,\s]+\s*=[^=,]+)*")
 
@@ -134,7 +137,11 @@ def environment(resolved: Resolved, plan: Plan, environ: Mapping[str, str]) -> d
         found["CUDA_VISIBLE_DEVICES"] = plan.visible_gpus
     if plan.device == "cpu":
         found["ACCELERATE_USE_CPU"] = "true"
-    return found | handed_on(resolved)
+    found |= handed_on(resolved)
+    if plan.chips is None:
+        return found
+    meeting = Meeting(range(_FIRST_PORT, _FIRST_PORT + plan.local_world_size), "0")
+    return without_leftovers(found) | shared_environ(plan.device, plan.chips, meeting)
 
 
 def _loopback() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,12 @@ class Curve:
         if self.count and found[-1][0] < self._end[0]:
             found.append(self._end)
         return [(step, value) for step, value in found if math.isfinite(value)]
+
+    def copy(self) -> Curve:
+        """One that does not grow with this one."""
+        other = copy.copy(self)
+        other._spans = list(self._spans)
+        return other
 
     def _halve(self) -> None:
         odd = self._spans[len(self._spans) // 2 * 2 :]

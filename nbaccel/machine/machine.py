@@ -23,6 +23,29 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class TpuSoftware:
+    """What there is to compute on TPUs with, and who does it already; read without importing anything.
+
+    Attributes:
+        torch: version of torch, empty if it is not installed.
+        torch_xla: version of torch_xla, empty if it is not installed.
+        torch_tpu: version of torch_tpu, empty if it is not installed.
+        has_libtpu: whether the library that drives the chips is there.
+        pjrt_device: what the variable PJRT_DEVICE asks torch_xla for: `TPU`, `CPU`, or empty.
+        host_devices: how many devices torch_xla makes of the CPU (CPU_NUM_DEVICES).
+        held_by: what has opened the chips in this process, empty if nothing has; one process may own a chip.
+    """
+
+    torch: str = ""
+    torch_xla: str = ""
+    torch_tpu: str = ""
+    has_libtpu: bool = False
+    pjrt_device: str = ""
+    host_devices: int = 1
+    held_by: str = ""
+
+
+@dataclass(frozen=True)
 class Machine:
     """What a launch can count on.
 
@@ -34,7 +57,8 @@ class Machine:
         memory_bytes: main memory that this process may use.
         gpus: CUDA GPUs, CUDA_VISIBLE_DEVICES honoured.
         tpu_kind: `v2`, `v3`, `v4`, `v5e`, ..., empty without chips.
-        tpu_chips: number of TPU chips.
+        tpu_chips: number of TPU chips, as the PCI bus shows them (of v7x the two halves of each).
+        tpu_software: what there is to compute on them with.
         has_mps: true on Apple silicon.
     """
 
@@ -45,4 +69,5 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
     tpu_kind: str = ""
     tpu_chips: int = 0
+    tpu_software: TpuSoftware = TpuSoftware()
     has_mps: bool = False

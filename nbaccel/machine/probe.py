@@ -12,6 +12,7 @@ from nbaccel.machine.gpu import probe_gpus
 from nbaccel.machine.machine import Machine
 from nbaccel.machine.platform import detect_platform
 from nbaccel.machine.tpu import count_chips
+from nbaccel.machine.tpu_software import probe_tpu_software
 
 
 def probe(shell: object | None = None, environ: Mapping[str, str] | None = None, root: Path = Path("/")) -> Machine:
@@ -37,6 +38,7 @@ def probe(shell: object | None = None, environ: Mapping[str, str] | None = None,
         gpus=probe_gpus(given, root),
         tpu_kind=kind,
         tpu_chips=chips,
+        tpu_software=probe_tpu_software(given, root, sys.modules),
         has_mps=has_mps(sys.platform, os.uname().machine),
     )
 

@@ -14,7 +14,9 @@ from nbaccel.launch.checkup import check_up
 from nbaccel.launch.selftest import run_test
 from nbaccel.notebook import configuring
 from nbaccel.notebook import session as sessions
-from nbaccel.notebook.flags import COMMANDS, Line, help_text, parse
+from nbaccel.notebook.export import exporting
+from nbaccel.notebook.flags import Line, help_text, parse
+from nbaccel.notebook.guide import COMMANDS, command_help
 from nbaccel.notebook.magics import decided, flag_of
 from nbaccel.notebook.screen import screen_for
 
@@ -28,9 +30,11 @@ def run_line(shell: Any, line: str) -> Any:
     Raises:
         UsageError: the line or the wish is wrong; one line that says what is possible.
     """
+    if line.split(None, 1)[:1] == ["export"]:  # it has flags of its own, and a line of names after one of them
+        return exporting.run_line(line.split(None, 1)[1] if " " in line.strip() else "")
     words = parse(line, commands=True)
     if words.wants_help:
-        print(help_text(words.words))
+        print(_help(words))
         return None
     if not words.words:
         return _describe(shell, words)
@@ -43,6 +47,11 @@ def run_line(shell: Any, line: str) -> Any:
         return _COMMANDS[command](shell, words, rest)
     except (CallError, ConfigError, PlanError, StateError) as error:
         raise UsageError(f"{PROGRAM} {command}: {error}") from None
+
+
+def _help(words: Line) -> str:
+    """The help of a command, or of the flags."""
+    return command_help(words.words[0]) if words.words[:1] and words.words[0] in COMMANDS else help_text(words.words)
 
 
 def _describe(shell: Any, words: Line) -> None:
@@ -119,6 +128,8 @@ def _config(shell: Any, words: Line, rest: list[str]) -> Any:
     given = [f"{key}={value}" for key, value in words.settings.items() if key != "profile"]
     if given:
         raise CallError(f"{given[0]!r} is too much: set a key with {PROGRAM} config set KEY VALUE.")
+    if not rest and configuring.can_show_form(shell):
+        return configuring.form(words.config_file, _profile(words))
     return configuring.configure(rest, words.config_file, _profile(words))
 
 
@@ -132,6 +143,18 @@ def _test(shell: Any, words: Line, rest: list[str]) -> None:
 def _doctor(shell: Any, words: Line, rest: list[str]) -> Any:
     _refuse_words("doctor", rest)
     return check_up(call_layer(words.settings, flag_of), config_file=words.config_file)
+
+
+def _form(shell: Any, words: Line, rest: list[str]) -> Any:
+    from nbaccel_widgets import LaunchForm
+
+    name = _one("form", "FUNCTION", rest)
+    if name not in shell.user_ns:
+        hint = nearest(name, (known for known, value in shell.user_ns.items() if callable(value)))
+        raise CallError(f"the notebook has no function {name!r}.{f' Did you mean {hint!r}?' if hint else ''}")
+    resolved = decided(shell, words)[0]
+    keys = {key: resolved.value(key) for key in words.settings if not key.startswith("params.")}
+    return LaunchForm(shell.user_ns[name], namespace=shell.user_ns, **keys)
 
 
 def _profile(words: Line) -> str | None:
@@ -193,4 +216,5 @@ _COMMANDS: dict[str, Callable[[Any, Line, list[str]], Any]] = {
     "set": _set,
     "unset": _unset,
     "undo": _undo,
+    "form": _form,
 }

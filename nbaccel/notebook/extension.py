@@ -17,6 +17,7 @@ def load_ipython_extension(shell: Any) -> None:
     shell.debugger = _Debugger(shell)
     shell.events.register("post_run_cell", _Follower(shell))
     shell.set_custom_completer(_complete)
+    _offer_words(shell)
     threading.Thread(target=_warm, name="nbaccel-warm", daemon=True).start()
 
 
@@ -83,12 +84,19 @@ class _Debugger:
 
 
 class _Follower:
-    """After each cell: lets the zygote import what the kernel has imported, and the session let go of what is gone."""
+    """After each cell: lets the zygote import what the kernel has imported, and the session let go of what is gone.
+
+    Attributes:
+        failed: numbers of the cells that ended with an error.
+    """
 
     def __init__(self, shell: Any) -> None:
         self._seen = 0
+        self.failed: set[int] = set()
 
-    def __call__(self, _result: object = None) -> None:
+    def __call__(self, result: Any = None) -> None:
+        if result is not None and not result.success and result.execution_count is not None:
+            self.failed.add(result.execution_count)
         session = _session()
         if session is not None:
             session.let_go()
@@ -110,6 +118,39 @@ def _complete(_completer: object, text: str) -> list[str]:
     return sorted(name for name in session.names if name.startswith(text)) if session is not None else []
 
 
+def _offer_words(shell: Any) -> None:
+    """Completes the magic's lines, and keeps other completers from them; IPython below 8.6 has another place for it."""
+    completer = shell.Completer
+    try:
+        from IPython.core.completer import SimpleCompletion, context_matcher
+    except ImportError:
+        completer.magic_arg_matchers.append(lambda _line: _words(shell, completer.text_until_cursor))
+        return
+
+    @context_matcher(identifier="nbaccel.accelerate")  # type: ignore[untyped-decorator]
+    def match(context: Any) -> dict[str, Any]:
+        words = [SimpleCompletion(text=word) for word in _words(shell, context.text_until_cursor)]
+        return {"completions": words, "suppress": True, "ordered": True}
+
+    completer.custom_matchers.append(match)
+
+
+def _words(shell: Any, before: str) -> list[str]:
+    """What can stand at the cursor on a line of the magic."""
+    if _MAGIC not in before:
+        return []
+    from nbaccel.notebook.completing import Known, complete
+
+    def known() -> Known:
+        session = _session()
+        names = sorted(name for name in shell.user_ns if name not in shell.user_ns_hidden and name[0] != "_")
+        functions = [name for name in names if callable(shell.user_ns[name])]
+        workers = sorted(session.names) if session is not None else []
+        return Known(names, functions, workers, session.ranks if session is not None else ())
+
+    return complete(before, known) or []
+
+
 def _unhook(shell: Any) -> None:
     for callback in list(shell.events.callbacks["post_run_cell"]):
         if isinstance(callback, _Follower):
@@ -117,9 +158,13 @@ def _unhook(shell: Any) -> None:
     if isinstance(shell.__dict__.get("debugger"), _Debugger):
         del shell.debugger
     completer = shell.Completer
-    for matchers in (getattr(completer, name, None) for name in ("custom_matchers", "matchers")):
+    for matchers in (getattr(completer, name, None) for name in ("custom_matchers", "matchers", "magic_arg_matchers")):
         if isinstance(matchers, list):
-            matchers[:] = [one for one in matchers if getattr(one, "__func__", None) is not _complete]
+            matchers[:] = [one for one in matchers if not _is_ours(one)]
+
+
+def _is_ours(matcher: Any) -> bool:
+    return getattr(matcher, "__func__", None) is _complete or getattr(matcher, "__module__", "") == __name__
 
 
 def _warm() -> None:

@@ -14,6 +14,7 @@ from IPython.core.error import UsageError
 from nbaccel.config import COMMON, KEYS, SHORTHANDS, Key
 from nbaccel.config.params import overrides
 from nbaccel.errors import nearest
+from nbaccel.notebook.guide import COMMANDS_HELP
 
 PROGRAM = "%%accelerate"
 
@@ -113,28 +114,6 @@ def _more() -> str:
     return f"More flags by section: {', '.join(groups)}. {PROGRAM} --help SECTION lists them."
 
 
-COMMANDS = {
-    "start": "start a session with these flags; %%accelerate cells then run in it",
-    "stop": "end the session",
-    "restart": "end its workers and start fresh ones, with new flags if some are given",
-    "status": "what each rank is and does",
-    "push": "NAME ... send names to the workers, also what changed inside an object",
-    "pull": "NAME ... bring names back from rank 0, or from --ranks RANK",
-    "stacks": "where each rank is just now, and who waits for whom",
-    "debug": "[RANK] look at the frames of the error that a rank of the session has met last",
-    "config": "[show|why|set|unset|validate|diff|default|update|ask] the configuration and its files",
-    "why": "KEY why a key has its value: the layer that wins, and what it shadows",
-    "set": "KEY VALUE set a key for this notebook",
-    "unset": "[KEY ...] forget what was set for this notebook",
-    "undo": "take the last set or unset back",
-    "test": "check the set-up: devices, collectives, precision, a training step, a checkpoint",
-    "doctor": "what was found on this machine, and what a launch will do",
-}
-"""What `%accelerate WORD` can do."""
-
-COMMANDS_HELP = "%accelerate WORD, on a line of its own:\n" + "\n".join(
-    f"  {word:<9} {text}" for word, text in COMMANDS.items()
-)
 _SWITCHES = {flag: f"--no-{flag[2:]}" for key in KEYS.values() if key.is_switch for flag in key.flags}
 _YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 

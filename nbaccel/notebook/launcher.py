@@ -113,7 +113,8 @@ def notebook_launcher(
     )
     announce(resolved, plan)
     name = f"{getattr(function, '__name__', type(function).__name__)}()"
-    values = launch.run(call, plan, resolved, screen_for(shell), _labels(log_line_prefix_template), name)
+    screen = screen_for(shell, resolved.config.monitor)
+    values = launch.run(call, plan, resolved, screen, _labels(log_line_prefix_template), name)
     return launch.results_of(values, return_all=return_all)
 
 
@@ -124,6 +125,7 @@ def submit(
     *,
     kwargs: Mapping[str, Any] | None = None,
     return_all: bool = False,
+    screen: launch.Screen | None = None,
     **settings: Any,
 ) -> launch.Job:
     """Like `notebook_launcher`, but returns a handle at once; the output still goes to the cell that called it.
@@ -134,6 +136,7 @@ def submit(
         num_processes: how many workers.
         kwargs: keyword arguments of the function.
         return_all: the job's result is the list of all ranks' values.
+        screen: where to show what the run prints and draws; left out: the cell that called.
         settings: any other key of the configuration, such as `mixed_precision="bf16"` or `timeout=60`; `params` and
             `config` as for `notebook_launcher`.
 
@@ -152,7 +155,7 @@ def submit(
         raise PlanError("submit with start_method='inline'", "it needs worker processes.", "Use zygote or spawn.")
     wish = launch.Wish(all_values=return_all, sync_models=resolved.config.sync_models)
     call = launch.function_call(function, args, filled(function, args, kwargs or {}, resolved), wish)
-    screen = origin_screen_for(shell)
+    screen = screen or origin_screen_for(shell, resolved.config.monitor)
     job = launch.start_job(
         call,
         plan,

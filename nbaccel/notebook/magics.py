@@ -87,11 +87,12 @@ def _run_fresh(
     )
     name = f"cell [{cell_number(shell)}]"
     if words.background is None:
-        shell.push(launch.run(call, plan, resolved, screen_for(shell), name=name).get(0) or {})
+        screen = screen_for(shell, resolved.config.monitor)
+        shell.push(launch.run(call, plan, resolved, screen, name=name).get(0) or {})
         return None
     if plan.launcher == "inline":
         raise UsageError(f"{PROGRAM}: --background needs worker processes, not start_method=inline.")
-    screen = origin_screen_for(shell)
+    screen = origin_screen_for(shell, resolved.config.monitor)
     policy = policy_for(resolved.config.output)
     select = lambda values: values.get(0)  # noqa: E731
     job = launch.start_job(call, plan, resolved, policy, name=name, colors=screen.colors, select=select)
@@ -103,7 +104,7 @@ def _in_background(shell: Any, job: Job, screen: PlainScreen) -> Job:
     return job
 
 
-_PER_CELL = frozenset({"output", "timeout"})
+_PER_CELL = frozenset({"output", "timeout", "monitor"})
 """Settings that a cell of a session may have of its own; the others belong to its workers."""
 
 
@@ -156,9 +157,10 @@ def _run_in_session(shell: Any, words: Line, source: str, names: Mapping[str, An
         timeout=own.get("timeout"),
         extra=own_params if wants_params else {},
     )
+    monitor = str(own.get("monitor", session.resolved.config.monitor))
     if words.background is not None:
-        return _in_background(shell, job, origin_screen_for(shell))
-    launch.follow(job, screen_for(shell))
+        return _in_background(shell, job, origin_screen_for(shell, monitor))
+    launch.follow(job, screen_for(shell, monitor))
     shell.push(job.result())
     return job
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from nbaccel.launch.events import Flood
 from nbaccel.launch.job import Job
+from nbaccel.notebook import monitoring
 from nbaccel.wire.messages import Shown
 
 if TYPE_CHECKING:
-    from nbaccel.notebook.bars import Bars
+    from nbaccel.look.bars import Bars
+    from nbaccel_widgets import RunMonitor
 
 _BARS_EVERY_S = 0.1
 
@@ -27,17 +29,24 @@ class PlainScreen:
 
     colors = ""
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str = "auto") -> None:
         self._main, self._ranks = 0, 1
+        self._mode = monitor
+        self._watched: Job | None = None
 
     @cached_property
     def _bars(self) -> Bars:
-        from nbaccel.notebook.bars import Bars  # tqdm, which it formats with, takes 50 ms: only where there are bars
+        from nbaccel.look.bars import Bars  # tqdm, which it formats with, takes 50 ms: only where there are bars
 
         return Bars(self._ranks)
 
     def begin(self, ranks: Sequence[int]) -> None:
         self._main, self._ranks = ranks[0], len(ranks)
+
+    def watch(self, job: Job, *, lasts: bool) -> None:
+        """A monitor that is always wanted is text here, at the end."""
+        if self._mode == "always" and job.number:
+            self._watched = job
 
     def text(self, stream: int, text: str) -> None:
         target = sys.stdout if stream == 1 else sys.stderr
@@ -69,7 +78,11 @@ class PlainScreen:
         """Whoever has it prints it."""
 
     def end(self) -> None:
-        if "_bars" in vars(self):
+        if self._watched is not None:
+            from nbaccel.launch.lookout import Lookout
+
+            self.text(2, f"\r{Lookout(self._watched).standing().text()}\n")
+        elif "_bars" in vars(self):
             self._bars.finish()
             if not self._bars.empty:
                 self.text(2, f"\r{self._bars.text()}\n")
@@ -95,13 +108,30 @@ def _note_html(text: str) -> str:
 class CellScreen(PlainScreen):
     """A cell of IPython: displays, updates and pictures appear where they were made."""
 
-    def __init__(self, shell: Any) -> None:
-        super().__init__()
+    _in_background = False
+
+    def __init__(self, shell: Any, monitor: str = "auto") -> None:
+        super().__init__(monitor)
+        monitoring.check(monitor, shell)
         self._shell = shell
+        self._monitor: RunMonitor | None = None
         self.colors = str(shell.colors)
         self._results: dict[int, Shown] = {}
         self._live: dict[str, str] = {}
         self._drawn_s = 0.0
+
+    def watch(self, job: Job, *, lasts: bool) -> None:
+        if not monitoring.is_notebook(self._shell):
+            super().watch(job, lasts=lasts)
+        elif self._monitor is None and monitoring.wants_monitor(self._mode, job, lasts=lasts):
+            self._monitor = monitoring.monitor_of(job, self._shell, in_background=self._in_background)
+            self._monitor.show(self._publish_monitor)
+
+    def _publish_monitor(self, data: Mapping[str, Any], is_update: bool) -> None:
+        """In the place of the bars, if there were some already."""
+        is_update |= "bars" in self._live
+        place = self._live.setdefault("bars", secrets.token_hex(8))
+        self._publish(data, {}, {"display_id": place}, update=is_update)
 
     def text(self, stream: int, text: str) -> None:
         # not flushed: the kernel does that a few times a second, and before each display
@@ -116,6 +146,8 @@ class CellScreen(PlainScreen):
             self._publish(shown.data, shown.metadata, shown.transient, update=shown.kind == "update")
 
     def bar(self, rank: int, fields: Mapping[str, object]) -> None:
+        if self._monitor is not None:
+            return
         self._bars.update(rank, fields)
         if self._bars.is_finished or time.monotonic() - self._drawn_s > _BARS_EVERY_S:
             self._draw_bars()
@@ -146,7 +178,9 @@ class CellScreen(PlainScreen):
 
     def end(self) -> None:
         """The last state of bars; values of the cell's last expression: the main rank's, and those that differ."""
-        if "bars" in self._live:
+        if self._monitor is not None:
+            self._monitor.finish()
+        elif "bars" in self._live:
             self._bars.finish()
             self._draw_bars()
         main = self._results.pop(self._main, None)
@@ -181,8 +215,10 @@ class OriginScreen(CellScreen):
     What a kernel prints lands in whatever cell is running. Here each message names its own cell.
     """
 
-    def __init__(self, shell: Any) -> None:
-        super().__init__(shell)
+    _in_background = True
+
+    def __init__(self, shell: Any, monitor: str = "auto") -> None:
+        super().__init__(shell, monitor)
         self._kernel = shell.kernel
         self._cell = self._kernel.get_parent()
 
@@ -218,10 +254,16 @@ def cell_number(shell: Any) -> int:
     return max(0, len(shell.user_ns.get("In", ())) - 1) if shell is not None else 0
 
 
-def screen_for(shell: Any) -> PlainScreen:
-    return PlainScreen() if shell is None else CellScreen(shell)
+def screen_for(shell: Any, monitor: str = "auto") -> PlainScreen:
+    """Where a run is shown.
+
+    Args:
+        shell: the IPython shell, None outside IPython.
+        monitor: which runs get a monitor: `auto`, `always` or `never`.
+    """
+    return PlainScreen(monitor) if shell is None else CellScreen(shell, monitor)
 
 
-def origin_screen_for(shell: Any) -> PlainScreen:
-    """A screen for other threads, and for what comes when the cell is over."""
-    return OriginScreen(shell) if getattr(shell, "kernel", None) is not None else PlainScreen()
+def origin_screen_for(shell: Any, monitor: str = "auto") -> PlainScreen:
+    """A screen for other threads, and for what comes when the cell is over; the arguments as for `screen_for`."""
+    return OriginScreen(shell, monitor) if getattr(shell, "kernel", None) is not None else PlainScreen(monitor)

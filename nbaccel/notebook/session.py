@@ -122,7 +122,7 @@ class Session:
     ) -> Job:
         """Like `run`, but returns a handle at once; the output still goes to the cell that called it."""
         job = self._function_job(function, args, kwargs or {}, self.chosen(ranks), return_all)
-        launch.follow_in_background(job, origin_screen_for(self._shell))
+        launch.follow_in_background(job, origin_screen_for(self._shell, self.resolved.config.monitor))
         return job
 
     def _function_job(
@@ -369,7 +369,7 @@ class Session:
         return job
 
     def _follow(self, job: Job) -> None:
-        launch.follow(job, screen_for(self._shell))
+        launch.follow(job, screen_for(self._shell, self.resolved.config.monitor))
 
 
 def _started(resolved: Resolved, plan: Plan, colors: str) -> LiveSession:

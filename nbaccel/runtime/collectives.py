@@ -5,7 +5,7 @@ All ranks must call them together, with data of the same structure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -77,9 +77,10 @@ def gather(data: Any, *, world: World | None = None) -> Any:
     world = world or current_world()
     if world.size == 1:
         return data
-    leaves = [_ready(leaf, world) for leaf in _tensors_of(data, "gather", "gather_object")]
+    given = _tensors_of(data, "gather", "gather_object")
+    leaves = [_ready(leaf, world) for leaf in given]
     check_agreement("gather", data, world)
-    return with_leaves(data, iter(_in_packs(leaves, lambda pack: _gather_pack(pack, world))))
+    return with_leaves(data, _back(_in_packs(leaves, lambda pack: _gather_pack(pack, world)), given))
 
 
 def gather_object(data: Any, *, world: World | None = None) -> Any:
@@ -124,10 +125,11 @@ def reduce(data: Any, reduction: str = "mean", scale: float = 1.0, *, world: Wor
         raise CallError(f"reduce(reduction={reduction!r}): possible are {', '.join(REDUCTIONS)}.{hint}")
     world = world or current_world()
     if world.size > 1 and reduction != "none":
-        leaves = [_ready(leaf, world) for leaf in _tensors_of(data, "reduce", "gather_object")]
+        given = _tensors_of(data, "reduce", "gather_object")
+        leaves = [_ready(leaf, world) for leaf in given]
         check_agreement("reduce", data, world)
         combined = _by_dtype(leaves, lambda pack: _reduce_pack(pack, reduction, world))
-        data = with_leaves(data, iter(combined))
+        data = with_leaves(data, _back(combined, given))
     return data if scale == 1.0 else map_tensors(lambda tensor: tensor * scale, data)
 
 
@@ -232,7 +234,7 @@ def pad_across_processes(
         tensor.shape[dim] if -tensor.ndim <= dim < tensor.ndim and not warn_if_ragged(tensor) else 0
         for tensor in tensors
     ]
-    greatest = torch.tensor(sizes, dtype=torch.int64, device=world.device)
+    greatest = _ready(torch.tensor(sizes, dtype=torch.int64, device=world.device), world)
     dist.all_reduce(greatest, dist.ReduceOp.MAX, group=world.group)
     padded = [
         _pad(tensor, dim, most - size, pad_index, pad_first) if most > size else tensor
@@ -260,9 +262,15 @@ def _tensors_of(data: Any, caller: str, instead: str) -> list[torch.Tensor]:
 def _ready(tensor: torch.Tensor, world: World) -> torch.Tensor:
     """The tensor as a collective wants it: where the group works, contiguous, out of the graph, with a dimension."""
     tensor = tensor.detach()
-    if world.backend == "nccl":
-        tensor = tensor.to(world.device)
+    if world.group_device.type != "cpu" or tensor.device.type == "xla":  # of other devices gloo reads the memory
+        tensor = tensor.to(world.group_device)
     return tensor.contiguous()
+
+
+def _back(results: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Results where the data was: nothing moves that was not moved before."""
+    for result, tensor in zip(results, given, strict=True):
+        yield result.to(tensor.device) if tensor.device.type == "xla" else result
 
 
 def _in_packs(

@@ -13,6 +13,7 @@ from nbaccel.errors import CallError, PlanError, nearest
 from nbaccel.runtime.collectives import broadcast
 from nbaccel.runtime.enums import RNGType
 from nbaccel.runtime.world import current_world
+from nbaccel.runtime.xla.generator import xla_generator
 
 _ACCELERATORS = ("cuda", "xpu", "mps", "npu", "mlu", "musa", "sdaa", "hpu", "neuron")
 
@@ -33,6 +34,9 @@ def set_seed(seed: int, device_specific: bool = False, deterministic: bool = Fal
 
         np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    xla = xla_generator()
+    if xla is not None:
+        xla.set_rng_state(seed)
     if deterministic:
         torch.use_deterministic_algorithms(True)
 
@@ -41,7 +45,7 @@ def synchronize_rng_state(rng_type: RNGType | str | None = None, generator: torc
     """Let a random generator of all ranks go on where rank 0's stands. All ranks must call it together.
 
     Args:
-        rng_type: `torch` (the CPU's), `generator` (the one given), or a kind of device: `cuda`, `xpu`, ...
+        rng_type: `torch` (the CPU's), `generator` (the one given), or a kind of device: `cuda`, `xla`, ...
         generator: for `generator`.
 
     Raises:
@@ -49,6 +53,9 @@ def synchronize_rng_state(rng_type: RNGType | str | None = None, generator: torc
         PlanError: this machine has no such device.
     """
     kind = _checked(rng_type)
+    if kind == "xla":
+        _synchronize_xla()
+        return
     source = _source(kind, generator)
     state = source.get_rng_state() if hasattr(source, "get_rng_state") else source.get_state()
     shared = broadcast(state.clone())
@@ -56,6 +63,14 @@ def synchronize_rng_state(rng_type: RNGType | str | None = None, generator: torc
         source.set_rng_state(shared)
     else:
         source.set_state(shared)
+
+
+def _synchronize_xla() -> None:
+    xla = xla_generator()
+    if xla is None:
+        raise PlanError("synchronize_rng_state('xla')", "torch_xla is not at work here.", "Use 'torch' or 'generator'.")
+    signed = torch.tensor(xla.get_rng_state() % 2**62)
+    xla.set_rng_state(int(broadcast(signed)))
 
 
 def synchronize_rng_states(rng_types: Iterable[RNGType | str], generator: torch.Generator | None = None) -> None:

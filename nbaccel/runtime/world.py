@@ -15,6 +15,10 @@ from nbaccel.config.launched import resolve_in_worker
 from nbaccel.machine import probe
 from nbaccel.plan import Parts, Topology, choose_parts, topology_of
 from nbaccel.runtime.groups import GroupOptions, GroupRef, default_group, group_with
+from nbaccel.runtime.xla.starting import begin_tpu, begin_xla
+
+_ON_DEVICE = ("nccl", "tpu_dist")
+"""Backends that carry tensors of the device alone."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class World:
     def group(self) -> dist.ProcessGroup | None:
         """The process group to talk through, None for the default one."""
         return None if self.beside is None else self.beside()
+
+    @property
+    def group_device(self) -> torch.device:
+        """Where the process group finds what it carries: for gloo in the host's memory."""
+        return self.device if self.backend in _ON_DEVICE else torch.device("cpu")
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -117,10 +126,8 @@ def join_world(parts: Parts, topology: Topology, options: GroupOptions | None = 
         options: how to make the group.
     """
     options = options or GroupOptions()
-    device = torch.device(parts.device)
+    device = _begun(parts, topology)
     backend = (options.backend or parts.backend) if topology.world_size > 1 else None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # before any group exists: NCCL binds to the current device
     beside = group_with(backend, options) if backend else None
     _Here.world = World(
         topology.rank, topology.world_size, topology.local_rank, topology.local_world_size, device, backend, beside
@@ -128,3 +135,16 @@ def join_world(parts: Parts, topology: Topology, options: GroupOptions | None = 
     default = default_group()
     _Here.joined = None if default is None else weakref.ref(default)
     return _Here.world
+
+
+def _begun(parts: Parts, topology: Topology) -> torch.device:
+    """The device, ready to compute: before any group exists, since NCCL binds to the current device."""
+    kind = parts.device.partition(":")[0]
+    if kind == "xla":
+        begin_xla(topology, spmd=parts.strategy == "spmd")
+    elif kind == "tpu":
+        begin_tpu()
+    device = torch.device(parts.device)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    return device

@@ -3,7 +3,7 @@
     kernel -> zygote   Fork, Preload, TellLeftOut
     zygote -> kernel   LeftOut
     kernel -> worker   Start, RunFunction, RunCell, Reply, Regroup, Exit
-    worker -> kernel   Shown, Progress, Ask, Done, Failed, Regrouped
+    worker -> kernel   Shown, Progress, Metrics, Ask, Done, Failed, Regrouped
     kernel -> monitor  Unblock, Examine
     monitor -> kernel  Waiting, Examined
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nbaccel.wire.parcel import Parcel
 
@@ -229,6 +230,28 @@ class Progress:
 
     mark: int
     fields: Mapping[str, object]
+
+
+class Point(NamedTuple):
+    """Numbers that were logged together; a tuple, since there may be thousands a second.
+
+    Attributes:
+        step: where.
+        time_s: monotonic time.
+        values: numbers by the names of their metrics.
+    """
+
+    step: float
+    time_s: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What training code has logged since the last such message (see `runtime.tracking.reporting`)."""
+
+    mark: int
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from nbaccel.runtime import progress
+from nbaccel.runtime.tracking import reporting
 from nbaccel.wire.channel import Channel
 from nbaccel.wire.codec import Encoded
 from nbaccel.wire.messages import (
     LAST,
     Done,
     Exit,
+    Metrics,
     Names,
+    Point,
     Progress,
     Regroup,
     Regrouped,
@@ -25,6 +29,7 @@ from nbaccel.wire.messages import (
     WorkerSpec,
 )
 from nbaccel.worker.asking import Asker
+from nbaccel.worker.batching import Batches
 from nbaccel.worker.execute import Executor, describe
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.regroup import Group
@@ -89,9 +94,21 @@ class Server:
 
     def _call(self, message: RunFunction | RunCell, descriptors: list[int]) -> Encoded | None:
         arrived = replace(message, parcel=message.parcel.with_file(descriptors))
-        if isinstance(arrived, RunFunction):
-            return self._executor.run_function(arrived)
-        return self._executor.run_cell(arrived)
+        with self._metrics_sent():
+            if isinstance(arrived, RunFunction):
+                return self._executor.run_function(arrived)
+            return self._executor.run_cell(arrived)
+
+    @contextmanager
+    def _metrics_sent(self) -> Iterator[None]:
+        batches = Batches(self._show_metrics)
+        reporting.connect(batches.add)
+        try:
+            yield
+        finally:
+            reporting.disconnect()
+            with suppress(Exception):  # a device that has failed gives no numbers; the run's own error says why
+                batches.flush()
 
     def _changes(self) -> Names:
         if not self._spec.stays:
@@ -112,3 +129,6 @@ class Server:
 
     def _show_progress(self, fields: Mapping[str, object]) -> None:
         self._outbox.send(lambda mark: Progress(mark, fields))
+
+    def _show_metrics(self, points: tuple[Point, ...]) -> None:
+        self._outbox.send(lambda mark: Metrics(mark, points))

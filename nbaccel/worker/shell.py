@@ -60,6 +60,9 @@ def _without_widgets(data: Any) -> Any:
 class WorkerShell(InteractiveShell):
     """A shell without history, prompt or terminal, whose cells' errors are left to the kernel to show."""
 
+    def init_virtualenv(self) -> None:
+        """Modules come from where the kernel's do: VIRTUAL_ENV may name another environment, with another torch."""
+
     def showtraceback(self, *args: Any, running_compiled_code: bool = False, **kwargs: Any) -> None:
         """A cell's own error is the kernel's to show; one of a display or a callback is shown, and the cell goes on."""
         if not running_compiled_code:

@@ -117,9 +117,12 @@ def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
 
 @contextmanager
 def running_kernel(**environ: str) -> Iterator[Kernel]:
-    """A fresh kernel; killed with all below it at the end."""
+    """A fresh kernel; killed with all below it at the end.
+
+    Without monitors, unless `environ` says otherwise: on a slow machine a short run may get one, too.
+    """
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(env=os.environ | environ)
+    manager.start_kernel(env=os.environ | {"NBACCEL_MONITOR": "never"} | environ)
     client = manager.blocking_client()
     client.start_channels()
     try:

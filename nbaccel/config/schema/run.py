@@ -274,7 +274,7 @@ class RunConfig(Section):
     )
     xla_spmd: bool | None = key(
         None,
-        "One process drives all TPU chips, and the compiler cuts tensors among them (SPMD); left out: as the chips need.",
+        "One process drives all TPU chips, and XLA cuts tensors among them (SPMD); left out: as the chips need.",
         env="NBACCEL_XLA_SPMD",
         group="TPU",
         honoured_by=("zygote", "spawn", "fork", "torchrun", "xla"),
