@@ -12,6 +12,8 @@ XLA_BIN := $(XLA_VENV)/bin
 TPU_VENV := .venv-tpu
 TPU_BIN := $(TPU_VENV)/bin
 BUILD := build
+# More for pytest: make test PYTEST_ARGS="-k loader"
+PYTEST_ARGS ?=
 # Colab's Python, wherever this machine has one.
 PYTHON313 ?= $(firstword $(shell python3.13 -c 'import sys; print(sys.executable)' 2> /dev/null) \
 	$(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13))
@@ -91,26 +93,26 @@ demo: $(VENV)/base  ## Run notebooks/01_first_run.ipynb in a real kernel and sho
 	$(BIN)/python notebooks/run.py notebooks/01_first_run.ipynb $(BUILD)/demo
 
 test: $(VENV)/test  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/test  ## Run the tests that take long: many processes, thousands of files
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 test-browser: $(VENV)/browser $(BUILD)/npm/done  ## Run the tests that need JupyterLab in Chromium
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
 
 COLAB_TESTS := tests/colab tests/test_widgets.py tests/test_bars.py tests/test_notebooks.py \
 	$(addprefix tests/kernel/test_,magic.py launcher.py session.py jobs.py curves.py configuration.py)
 
 test-colab: .venv-colab/done  ## Run the tests of notebooks with Colab's Python and packages
-	.venv-colab/bin/python -m pytest -n 2 --dist loadfile $(COLAB_TESTS)
+	.venv-colab/bin/python -m pytest -n 2 --dist loadfile $(COLAB_TESTS) $(PYTEST_ARGS)
 
 test-binder: .venv-binder/done  ## Run the first notebook with what Binder installs, in 2 GB
 	.venv-binder/bin/python tests/binder/limited.py 2048 .venv-binder/bin/python notebooks/run.py \
 		notebooks/01_first_run.ipynb $(BUILD)/binder
 
 test-xla: $(XLA_VENV)/test  ## Run the tests of TPU code: torch_xla on the CPU, in an environment of its own
-	$(XLA_BIN)/python -m pytest tests/xla
+	$(XLA_BIN)/python -m pytest tests/xla $(PYTEST_ARGS)
 
 test-tpu: $(TPU_VENV)/test  ## Check what is assumed of torch_tpu against the real package, without a TPU
 	$(TPU_BIN)/python -m pytest tests/tpu tests/test_plan_chips.py
