@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import time
+import warnings
 import weakref
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,13 +52,17 @@ def group_with(backend: str, options: GroupOptions) -> GroupRef | None:
 
     Args:
         backend: what it must speak.
-        options: how to make it.
+        options: how to make it; a timeout counts for one that exists, too.
 
     Returns:
         None for the default group, else one beside it.
     """
     _end_well()
-    default = default_group() or _make_default_group(backend, options)
+    default = default_group()
+    if default is None:
+        default = _make_default_group(backend, options)
+    else:
+        _adapt(default, options)
     if backend in dist.get_backend_config():
         return None
     key = (id(default), backend)
@@ -87,11 +92,28 @@ def _make_default_group(backend: str, options: GroupOptions) -> dist.ProcessGrou
     return made
 
 
+def _adapt(group: dist.ProcessGroup, options: GroupOptions) -> None:
+    """What was asked of a group that exists: its timeout can change, the place where its ranks have met cannot."""
+    if options.timeout is not None:
+        dist.distributed_c10d._set_pg_timeout(options.timeout, group)
+    if options.init_method is not None and (_Made.own is None or _Made.own() is not group):
+        warnings.warn(
+            f"init_method={options.init_method} changes nothing: there is a process group already, which somebody "
+            "else has made. Leave init_process_group() to Accelerator(), or init_method out.",
+            stacklevel=4,
+        )
+
+
 def leave_group() -> None:
     """Take the default group down; one that somebody else made (a session of workers) is theirs to end and stays."""
     if _Made.own is not None and _Made.own() is not None and _Made.own() is default_group():
         time.sleep(_LAST_GRACE_S)  # a model may hold it last: torch then waits for gloo's threads with the lock held
         dist.destroy_process_group()
+    _Made.own = None
+
+
+def give_up_group() -> None:
+    """Leave the default group to the end of the process: somebody needs it after `leave_group`."""
     _Made.own = None
 
 

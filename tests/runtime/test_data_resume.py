@@ -245,4 +245,4 @@ def test_torchdata(data: Any, batch_size: int | None, monkeypatch: pytest.Monkey
 
 
 def test_a_prepared_loader_is_what_data_loader_calls_a_shard() -> None:
-    assert type(prepare_data_loader(numbers(2))) is DataLoaderShard
+    assert isinstance(prepare_data_loader(numbers(2)), DataLoaderShard)

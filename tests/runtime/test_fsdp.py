@@ -18,8 +18,12 @@ from torch.distributed.fsdp import (
     BackwardPrefetch,
     CPUOffload,
     CPUOffloadPolicy,
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
     MixedPrecision,
     OffloadPolicy,
+    ShardedOptimStateDictConfig,
+    ShardedStateDictConfig,
     StateDictType,
 )
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy, size_based_auto_wrap_policy
@@ -31,7 +35,7 @@ from nbaccel.machine import Gpu, Machine
 from nbaccel.plan import Parts, Topology, choose_parts
 from nbaccel.runtime.accelerator import Accelerator
 from nbaccel.runtime.parallel.recompute import RecomputedForward
-from nbaccel.runtime.parallel.sharding import Sharding, notes, sharding_of
+from nbaccel.runtime.parallel.sharding import Sharding, completed, notes, sharding_of
 from nbaccel.runtime.parallel.units import UnitPolicy, find_units, ignored_parameters
 from nbaccel.runtime.plugins import (
     FullyShardedDataParallelPlugin,
@@ -214,6 +218,7 @@ PLUGIN: dict[str, tuple[Any, str, Any]] = {
     "cpu_ram_efficient_loading": (False, "fsdp_cpu_ram_efficient_loading", False),
     "transformer_cls_names_to_wrap": (["A"], "fsdp_transformer_layer_cls_to_wrap", ("A",)),
     "min_num_params": (3, "fsdp_min_num_params", 3),
+    "activation_checkpointing_offload": (True, "fsdp_activation_checkpointing_offload", True),
     "ignored_modules": ("a", "fsdp_ignored_modules", ("a",)),
 }
 
@@ -244,9 +249,73 @@ def test_the_plugins_objects() -> None:
     assert plugin.mixed_precision()["reduce_dtype"] is None
     mapping = FullyShardedDataParallelPlugin(mixed_precision_policy={"output_dtype": torch.float32})
     assert sharding_of(FsdpConfig(), "fp16", mapping).output_dtype is torch.float32
-    for wrong in ("bf16", {"param_dtype": "bf16"}, {"dtype": torch.float32}):
+    for wrong in ("half", {"param_dtype": "bf16"}, {"dtype": torch.float32}):
         with pytest.raises(CallError, match="possible are param_dtype, reduce_dtype"):
             FullyShardedDataParallelPlugin(mixed_precision_policy=wrong).mixed_precision()
+
+
+@pytest.mark.parametrize("word", ["bf16", "fp16", "fp32"])
+def test_a_word_for_the_precision(word: str) -> None:
+    how = sharding_of(FsdpConfig(), "no", FullyShardedDataParallelPlugin(mixed_precision_policy=word))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[word]
+    assert (how.dtype, how.reduce_dtype, how.output_dtype) == (dtype, dtype, dtype)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"limit_all_gathers": False}, "limit_all_gathers=False changes nothing"),
+        ({"mixed_precision_policy": {"buffer_dtype": torch.bfloat16}}, "buffer_dtype of FSDP1 changes nothing"),
+        ({"mixed_precision_policy": MixedPrecision(keep_low_precision_grads=True)}, "keep_low_precision_grads of FSDP"),
+        ({"state_dict_config": FullStateDictConfig()}, "state_dict_config.offload_to_cpu=False changes nothing"),
+        ({"optim_state_dict_config": FullOptimStateDictConfig()}, "optim_state_dict_config.rank0_only=False"),
+    ],
+)
+def test_fields_that_only_fsdp1_has(fields: dict[str, Any], words: str) -> None:
+    said = FullyShardedDataParallelPlugin(**fields).notes()
+    assert any(words in note for note in said), said
+
+
+def test_fields_that_say_nothing_new() -> None:
+    for fields in (
+        {"mixed_precision_policy": MixedPrecision(param_dtype=torch.bfloat16, buffer_dtype=torch.float32)},
+        {"state_dict_config": FullStateDictConfig(offload_to_cpu=True, rank0_only=True)},
+        {"state_dict_config": ShardedStateDictConfig(), "optim_state_dict_config": ShardedOptimStateDictConfig()},
+    ):
+        assert FullyShardedDataParallelPlugin(**fields).notes() == []
+
+
+def test_the_type_of_states() -> None:
+    full, sharded = "FULL_STATE_DICT", "SHARDED_STATE_DICT"
+    assert FullyShardedDataParallelPlugin(state_dict_config=ShardedStateDictConfig()).state_dict_word == sharded
+    assert FullyShardedDataParallelPlugin(optim_state_dict_config=FullOptimStateDictConfig()).state_dict_word == full
+    plugin = FullyShardedDataParallelPlugin(state_dict_type="full_state_dict")
+    assert dict(pair[:2] for pair in plugin.settings())["fsdp_config.fsdp_state_dict_type"] == full
+    plugin.set_state_dict_type(StateDictType.SHARDED_STATE_DICT)
+    assert plugin.state_dict_word == sharded
+    plugin.set_state_dict_type()
+    assert plugin.state_dict_word == sharded
+    with pytest.raises(CallError, match=r"set_state_dict_type\('local'\): possible are FULL_STATE_DICT"):
+        plugin.set_state_dict_type("local")
+    plugin = FullyShardedDataParallelPlugin(state_dict_type=full, state_dict_config=ShardedStateDictConfig())
+    with pytest.raises(CallError, match="belongs to SHARDED_STATE_DICT, and the type of states is FULL_STATE_DICT"):
+        list(plugin.settings())
+    with pytest.raises(CallError, match=r"state_dict_config=3.*possible are torch's configurations"):
+        list(FullyShardedDataParallelPlugin(state_dict_config=3).settings())
+
+
+def test_offloading_without_page_locked_memory() -> None:
+    plugin = FullyShardedDataParallelPlugin(cpu_offload=CPUOffloadPolicy(pin_memory=False))
+    assert not sharding_of(FsdpConfig(fsdp_offload_params=True), "no", plugin).pin
+    assert sharding_of(FsdpConfig(), "no").pin
+
+
+def test_the_plugin_that_others_read() -> None:
+    given = FullyShardedDataParallelPlugin(min_num_params=3)
+    full = completed(given, FsdpConfig(fsdp_version=2, fsdp_forward_prefetch=True))
+    assert (full.min_num_params, full.fsdp_version, full.forward_prefetch) == (3, 2, True)
+    assert full.state_dict_type == "SHARDED_STATE_DICT"
+    assert given.fsdp_version is None
 
 
 class Block(torch.nn.Module):

@@ -69,6 +69,7 @@ class Checkpoints:
         accumulation: counts micro-batches.
         numbering: where checkpoints go.
         store: makes what turns models and optimizers into files; is told whether this process writes what all have.
+            Left out: as the strategy needs it.
 
     Attributes:
         before_saving: called with the models, their weights and the folder; weights that a hook takes out of the list
@@ -83,12 +84,12 @@ class Checkpoints:
         prepared: Preparation,
         accumulation: Accumulation,
         numbering: Numbering,
-        store: StoreMaker = Store,
+        store: StoreMaker | None = None,
     ) -> None:
         self._runtime, self._prepared, self.numbering = runtime, prepared, numbering
         world = runtime.world
         self._keeps = world.local_rank == 0 if numbering.on_each_node else world.rank == 0
-        self._store = store(self._keeps)
+        self._store = store(self._keeps) if store else store_for(runtime, numbering.on_each_node, self._keeps)
         self._states = States(runtime, prepared, accumulation)
         self._accumulation = accumulation
         self._staging, self._background, self._aside = Staging(), Background(), Aside()
@@ -141,7 +142,8 @@ class Checkpoints:
         target, staging = together(lambda: self._begin(folder), self._world, _SAVING)[self._node]
         world = self._aside.of(self._world) if asynchronous else self._world
         with self._discarding(staging):
-            parts = each_alone(lambda: self._collect(staging, safe, asynchronous), self._world, _SAVING)
+            weights = each_alone(lambda: self._weights(staging), self._world, _SAVING)
+            parts = each_alone(lambda: self._collect(weights, safe, asynchronous), self._world, _SAVING)
         step, counts = self._accumulation.step, self._states.counts()
 
         def write() -> None:
@@ -202,10 +204,14 @@ class Checkpoints:
                 folders.discard(staging)
             raise
 
-    def _collect(self, staging: Path, safe: bool, copied: bool) -> list[Part]:
+    def _weights(self, staging: Path) -> list[Any]:
+        """What hooks, which may fail on one rank, leave of all weights."""
         models = self._models()
         weights = self._store.weights(models)
         self.before_saving(models, weights, str(staging))
+        return weights
+
+    def _collect(self, weights: list[Any], safe: bool, copied: bool) -> list[Part]:
         if not self._prepared._gradients.sync_gradients:
             warnings.warn(
                 "the state is saved in the middle of an accumulation window; the gradients so far are not part of it. "
@@ -229,6 +235,7 @@ class Checkpoints:
                     name: record for node, some in written if node == self._node for name, record in some.items()
                 }
                 with explained(_SAVING):
+                    records = self._store.finish(staging, parts, records)
                     self._commit(staging, target, records, step, counts)
 
         written = together(write, world, _SAVING)
@@ -348,6 +355,15 @@ class Checkpoints:
                 f"{folder} has no {missing}, and this training has {counts}. Prepare and register the same objects "
                 "in the same order as when it was saved, before load_state()."
             )
+
+
+def store_for(runtime: Runtime, on_each_node: bool, keeps: bool) -> Store:
+    """What turns the models and optimizers of a strategy into files."""
+    if not runtime.strategy.spreads:
+        return Store(keeps)
+    from nbaccel.runtime.checkpoint.spread_store import SpreadStore  # slow to import, and rarely needed
+
+    return SpreadStore(keeps, runtime.strategy, runtime.world, on_each_node)
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

@@ -94,7 +94,8 @@ def mend(target: Path) -> None:
     for name in stale:
         with suppress(FileNotFoundError):
             (target / name).unlink()
-    sync_folder(target)
+    for folder in {(target / name).parent for name in fresh.files} | {target}:
+        sync_folder(folder)
     os.replace(staging / FILE, target / FILE)
     sync_folder(target)
     shutil.rmtree(staging)

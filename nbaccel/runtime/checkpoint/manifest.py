@@ -13,6 +13,8 @@ from nbaccel.runtime.checkpoint.files import Record, record_of, write_whole
 from nbaccel.runtime.checkpoint.threads import in_threads
 
 FILE = "nbaccel_checkpoint.json"
+INDEX = ".metadata"
+"""In a folder of shards, the file that says what the others there hold."""
 FORMAT = 1
 _READERS = 4
 
@@ -103,6 +105,8 @@ def _trouble_without_manifest(folder: Path) -> str:
     if not any(folder.glob("random_states_*.pkl")):
         return "there are no random states in it, which every checkpoint has"
     for path in sorted(folder.iterdir()):
+        if any(path.glob("*.distcp")) and not (path / INDEX).is_file():
+            return f"{path.name} has no {INDEX}"
         looks_whole = _LOOKS_WHOLE.get(path.suffix)
         if looks_whole is not None and path.is_file() and not looks_whole(path):
             return f"{path.name} is incomplete"

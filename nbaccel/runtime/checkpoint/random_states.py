@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from nbaccel.runtime.xla.generator import xla_generator
+
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, numpy's and torch's generators, under the names that Accelerate gives them."""
@@ -22,6 +24,9 @@ def random_states() -> dict[str, Any]:
         states["torch_cuda_manual_seed"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
         states["torch_mps_manual_seed"] = torch.mps.get_rng_state()
+    xla = xla_generator()
+    if xla is not None:
+        states["xm_seed"] = xla.get_rng_state()
     return states
 
 
@@ -65,10 +70,17 @@ def _mps(state: torch.Tensor) -> None:
         torch.mps.set_rng_state(state)
 
 
+def _xla(state: int) -> None:
+    generator = xla_generator()
+    if generator is not None:
+        generator.set_rng_state(state)
+
+
 _RESTORE: dict[str, Callable[[Any], None]] = {
     "random_state": _python,
     "numpy_random_seed": _numpy,
     "torch_manual_seed": torch.set_rng_state,
     "torch_cuda_manual_seed": _cuda,
     "torch_mps_manual_seed": _mps,
+    "xm_seed": _xla,
 }

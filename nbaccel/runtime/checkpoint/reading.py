@@ -6,22 +6,21 @@ import collections
 import importlib.util
 import pickle
 import re
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from safetensors.torch import load_file
 
 from nbaccel.errors import StateError
 
 
-def load_file_of_torch(path: Path, **options: Any) -> Any:
+def load_file_of_torch(path: Path, stream: IO[bytes] | None = None, **options: Any) -> Any:
     """What `torch.save` wrote, on the CPU, made of plain values and tensors alone.
 
     Args:
         path: the file.
+        stream: what to read instead, a piece of the file.
         options: arguments of `torch.load`; `weights_only=False` reads every object, and runs what it asks for.
 
     Raises:
@@ -30,7 +29,7 @@ def load_file_of_torch(path: Path, **options: Any) -> Any:
     options = {"map_location": "cpu", "weights_only": True, **options}
     try:
         with _allowing(_harmless()):
-            return torch.load(path, **options)
+            return torch.load(path if stream is None else stream, **options)
     except pickle.UnpicklingError as error:
         raise StateError(
             f"{path} holds {_culprit(str(error))}, and reading it could run any code. If you trust the file: "
@@ -64,15 +63,6 @@ def _harmless() -> list[Any]:
         known += [np.ndarray, np.dtype, array.__reduce__()[0], np.float64(0).__reduce__()[0]]
         known += [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
     return known
-
-
-def load_weights_file(folder: Path, number: int, **options: Any) -> Mapping[str, Any]:
-    """Names and tensors of a checkpoint's model."""
-    safe = folder / model_file(number, safe=True)
-    if safe.exists():
-        return load_file(safe)
-    state: Mapping[str, Any] = load_file_of_torch(folder / model_file(number, safe=False), **options)
-    return state
 
 
 def model_file(number: int, *, safe: bool) -> str:

@@ -15,10 +15,19 @@ import torch
 from torch import nn
 
 from nbaccel.runtime.checkpoint.files import Record, write_checked
-from nbaccel.runtime.checkpoint.reading import load_file_of_torch, load_weights_file, model_file, named
+from nbaccel.runtime.checkpoint.formats import (
+    lacks_model,
+    lacks_optimizer,
+    optimizer_file,
+    read_optimizer,
+    read_weights,
+)
+from nbaccel.runtime.checkpoint.reading import model_file
 from nbaccel.runtime.checkpoint.safe_file import write_safetensors
 from nbaccel.runtime.checkpoint.threads import in_threads
 from nbaccel.runtime.checkpoint.weights import load_weights, without_twins
+from nbaccel.runtime.parallel.named import by_number, is_named, names_of
+from nbaccel.runtime.unwrap import extract_model_from_parallel
 
 _WRITERS = 2
 """More files at a time do not make a disk faster; torch's own format keeps a core busy."""
@@ -79,20 +88,31 @@ class Store:
         return [
             *(Part(model_file(n, safe=safe), without_twins(state) if safe else state, safe)
               for n, state in enumerate(weights)),
-            *(Part(named("optimizer", n, ".bin"), one.state_dict()) for n, one in enumerate(optimizers)),
+            *(Part(optimizer_file(n), one.state_dict()) for n, one in enumerate(optimizers)),
         ]  # fmt: skip
 
     def write(self, folder: Path, parts: Iterable[Part]) -> dict[str, Record]:
         """Write files, onto the disk; on any thread. Returns their records by their paths in the folder."""
         return dict(in_threads(lambda part: (part.name, part.write(folder)), parts, _WRITERS))
 
+    def finish(self, folder: Path, parts: Iterable[Part], records: Mapping[str, Record]) -> dict[str, Record]:
+        """Write, once all ranks' files are there, what only then is known; on any thread of the process that keeps.
+
+        Args:
+            folder: the checkpoint.
+            parts: this process's.
+            records: of all ranks' files.
+
+        Returns:
+            Records of all files.
+        """
+        return dict(records)
+
     def missing(self, folder: Path, num_models: int, num_optimizers: int) -> str:
         """What the folder lacks of this run's models and optimizers, in words; empty if nothing."""
-        for n in range(num_models):
-            if not any((folder / model_file(n, safe=safe)).exists() for safe in (True, False)):
-                return f"{model_file(n, safe=True)} or {model_file(n, safe=False)}"
-        names = (named("optimizer", n, ".bin") for n in range(num_optimizers))
-        return next((name for name in names if not (folder / name).exists()), "")
+        lacking = [lacks_model(folder, n) for n in range(num_models)]
+        lacking += [lacks_optimizer(folder, n) for n in range(num_optimizers)]
+        return next(filter(None, lacking), "")
 
     def load_models(self, folder: Path, models: Sequence[nn.Module], load: Mapping[str, Any], **options: Any) -> None:
         """Fill models.
@@ -104,13 +124,17 @@ class Store:
             options: of `load_weights`.
         """
         for n, model in enumerate(models):
-            load_weights(model, load_weights_file(folder, n, **load), **options)
+            load_weights(model, read_weights(folder, n, load), **options)
 
     def load_optimizers(self, folder: Path, models: Sequence[nn.Module], optimizers: Sequence[Any],
                         load: Mapping[str, Any]) -> None:  # fmt: skip
         """Fill optimizers; torch moves each tensor to its parameter."""
         for n, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(load_file_of_torch(folder / named("optimizer", n, ".bin"), **load))
+            state = read_optimizer(folder, n, load)
+            if is_named(state):
+                own = [extract_model_from_parallel(model, keep_torch_compile=False) for model in models]
+                state = by_number(state, names_of(own, optimizer, n))
+            optimizer.load_state_dict(state)
 
 
 StoreMaker = Callable[[bool], Store]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -71,24 +72,56 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], *, strict: bool = T
         StateError: names or shapes do not agree.
     """
     own = extract_model_from_parallel(model, keep_torch_compile=False)
-    wanted = own.state_dict()
-    named = {name if name in wanted else _PREFIXES.sub("", name): value for name, value in state.items()}
-    there = {_place(wanted[name]) for name in named if isinstance(wanted.get(name), torch.Tensor)}
-    missing = [name for name, value in wanted.items() if name not in named and not _is_tied(value, there)]
-    unknown = [name for name in named if name not in wanted]
-    if strict and (missing or unknown):
-        raise StateError(
-            f"these weights are not of this {type(own).__name__}: {_some('the model also has', missing)}"
-            f"{_some('the file also has', unknown)}Build the model as it was, or give strict=False."
-        )
+    named = fitted(own, state)
+    if strict:
+        refuse_others(own, named)
     try:
         own.load_state_dict(named, strict=False, **options)
     except RuntimeError as error:
         raise StateError(f"{error} Build the model as it was when this was written.") from None
 
 
-def _is_tied(value: Any, there: set[tuple[Any, ...]]) -> bool:
-    return isinstance(value, torch.Tensor) and _place(value) in there
+def fitted(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights by the model's own names, tied ones under each of theirs.
+
+    Args:
+        model: the user's own module.
+        state: names, perhaps with those of containers, and tensors.
+    """
+    wanted = model.state_dict()
+    named = {name if name in wanted else _PREFIXES.sub("", name): value for name, value in state.items()}
+    for twins in _tied(model):
+        written = next((name for name in twins if name in named), None)
+        if written is not None:
+            named |= {name: named[written] for name in twins if name in wanted and name not in named}
+    return named
+
+
+def _tied(model: nn.Module) -> Iterator[list[str]]:
+    """Names that stand for one tensor."""
+    known: dict[Any, list[str]] = {}
+    for name, tensor in chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    ):
+        known.setdefault(_identity(tensor), []).append(name)
+    yield from (names for names in known.values() if len(names) > 1)
+
+
+def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
+    is_whole = not hasattr(tensor, "full_tensor") and tensor.nbytes  # parts on this rank may all be empty
+    return _place(tensor) if is_whole else (id(tensor),)
+
+
+def refuse_others(model: nn.Module, names: Iterable[str]) -> None:
+    """Raises StateError if names of weights are not those of the model."""
+    wanted, given = model.state_dict().keys(), set(names)
+    missing = [name for name in wanted if name not in given]
+    unknown = sorted(given - wanted)
+    if missing or unknown:
+        raise StateError(
+            f"these weights are not of this {type(model).__name__}: {_some('the model also has', missing)}"
+            f"{_some('the file also has', unknown)}Build the model as it was, or give strict=False."
+        )
 
 
 def _some(said: str, names: list[str]) -> str:

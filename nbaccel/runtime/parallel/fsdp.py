@@ -27,6 +27,7 @@ from nbaccel.runtime.parallel.sharding import Sharding
 from nbaccel.runtime.parallel.spread import fill, local_of, total_norm
 from nbaccel.runtime.parallel.strategy import State, Strategy
 from nbaccel.runtime.parallel.units import find_units, ignored_parameters
+from nbaccel.runtime.plugins import FullyShardedDataParallelPlugin
 from nbaccel.runtime.world import World
 
 
@@ -39,15 +40,24 @@ class FullySharded(Strategy):
         world: who trains together.
         axes: the mesh; parameters are sharded over its last axis and replicated over the one before.
         sharding: how to shard.
+        plugin: asked at each checkpoint for the form of states, where it says one.
     """
 
     distributed_type = "FSDP"
+    spreads = True
 
-    def __init__(self, world: World, axes: Axes, sharding: Sharding) -> None:
+    def __init__(
+        self, world: World, axes: Axes, sharding: Sharding, plugin: FullyShardedDataParallelPlugin | None = None
+    ) -> None:
         self._world, self._sharding = world, sharding
         self.mesh = mesh_of(axes, world)
-        self.saves_shards = sharding.saves_shards
+        self.plugin = plugin
         self._replaced = Replaced(source=0 if sharding.from_rank_0 else None)
+
+    @property
+    def saves_shards(self) -> bool:
+        said = None if self.plugin is None else self.plugin.state_dict_word
+        return self._sharding.saves_shards if said is None else said == "SHARDED_STATE_DICT"
 
     def place(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Leaves it where it is: `wrap` moves one unit after the other, and only this rank's part of it stays."""
@@ -99,7 +109,7 @@ class FullySharded(Strategy):
         return {
             "reshard_after_forward": how.reshard_after_forward,
             "mp_policy": MixedPrecisionPolicy(how.dtype, how.reduce_dtype, how.output_dtype, how.cast_inputs),
-            "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
+            "offload_policy": CPUOffloadPolicy(pin_memory=how.pin) if offloads else OffloadPolicy(),
         }
 
     def joins(self, model: nn.Module) -> bool:
@@ -150,27 +160,27 @@ class FullySharded(Strategy):
 
     def model_state(self, model: nn.Module, full: bool = True) -> dict[str, Any]:
         refuse_lost(model)
+        states.reshard(model)
         return states.full_model_state(model, self._world) if full else model.state_dict()
 
-    def load_model_state(self, model: nn.Module, state: State, full: bool = True) -> None:
+    def load_model_state(self, model: nn.Module, state: State, full: bool = True, strict: bool = True) -> None:
         """As the base class. Raises CallError on all ranks if names or shapes differ."""
         refuse_lost(model)
         if full:
-            states.load_full_model_state(model, state, self._world)
+            states.load_full_model_state(model, state, self._world, strict)
         else:
-            model.load_state_dict(state)
+            states.reshard(model)
+            model.load_state_dict(state, strict=strict)
 
     def optimizer_state(self, model: nn.Module, optimizer: Optimizer, full: bool = True) -> dict[str, Any]:
-        if full:
-            return states.full_optimizer_state(optimizer, self._world)
-        return states.sharded_optimizer_state(model, optimizer)
+        return states.full_optimizer_state(optimizer, self._world) if full else optimizer.state_dict()
 
     def load_optimizer_state(self, model: nn.Module, optimizer: Optimizer, state: State, full: bool = True) -> None:
         """As the base class. Raises CallError on all ranks if the parameters differ."""
         if full:
             states.load_full_optimizer_state(optimizer, state, self._world)
         else:
-            states.load_sharded_optimizer_state(model, optimizer, state)
+            optimizer.load_state_dict(dict(state))
 
 
 class _Start:

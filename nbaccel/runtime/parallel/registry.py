@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from nbaccel.errors import StateError
-from nbaccel.runtime.groups import GroupRef, _Made, default_group
+from nbaccel.runtime.groups import GroupRef, default_group, give_up_group
 
 Kind = Literal["modules", "optimizers"]
 
@@ -84,7 +84,7 @@ def hold_group() -> None:
     `end_training()` would take it down before.
     """
     if os.environ.get("NBACCEL_WORKER"):
-        _Made.own = None
+        give_up_group()
 
 
 def new_of(kind: type, *arguments: Any) -> Any:

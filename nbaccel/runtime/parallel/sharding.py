@@ -25,6 +25,7 @@ class Sharding:
         units: which modules are gathered and freed as one.
         reshard_after_forward: free a unit's full parameters after its forward pass.
         offload: keep parameters and gradients in the CPU's memory.
+        pin: in page-locked memory.
         dtype: number format in which parameters are gathered and used; None: their own.
         reduce_dtype: number format in which gradients are reduced; None: that of the parameters.
         output_dtype: number format of outputs; None: as they are.
@@ -42,6 +43,7 @@ class Sharding:
     units: UnitPolicy = field(default_factory=UnitPolicy)
     reshard_after_forward: bool = True
     offload: bool = False
+    pin: bool = True
     dtype: torch.dtype | None = None
     reduce_dtype: torch.dtype | None = None
     output_dtype: torch.dtype | None = None
@@ -80,6 +82,7 @@ def sharding_of(config: FsdpConfig, precision: str, plugin: FullyShardedDataPara
         ),
         reshard_after_forward=reshards(config),
         offload=config.fsdp_offload_params,
+        pin=plugin.pins_memory,
         dtype=reads,
         reduce_dtype=mixed.get("reduce_dtype", torch.float32 if reads is not None else None),
         output_dtype=mixed.get("output_dtype"),
@@ -106,6 +109,12 @@ def saves_shards(config: FsdpConfig) -> bool:
     if config.fsdp_state_dict_type is None:
         return config.fsdp_version == 2
     return config.fsdp_state_dict_type == "SHARDED_STATE_DICT"
+
+
+def completed(plugin: FullyShardedDataParallelPlugin | None, config: FsdpConfig) -> FullyShardedDataParallelPlugin:
+    """A copy of a plugin whose fields say what is in force, for code that reads them."""
+    form = "SHARDED_STATE_DICT" if saves_shards(config) else "FULL_STATE_DICT"
+    return (plugin or FullyShardedDataParallelPlugin()).completed(config, form)
 
 
 def notes(config: FsdpConfig, given: frozenset[str]) -> list[str]:

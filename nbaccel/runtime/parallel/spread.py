@@ -42,6 +42,14 @@ def spread_like(full: torch.Tensor | None, like: DTensor, source: int | None = 0
     )
 
 
+def empty_like(like: DTensor, dtype: torch.dtype) -> DTensor:
+    """A tensor without values, spread over the ranks as another one is, where that one is."""
+    local = torch.empty_like(like.to_local().detach(), dtype=dtype)
+    return DTensor.from_local(
+        local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
 def fill(tensor: DTensor, full: torch.Tensor | None) -> None:
     """Take over rank 0's value in place. All ranks must call together."""
     with torch.no_grad():

@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -59,18 +58,28 @@ def _mapped(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     return walk(value)
 
 
-def load_full_model_state(model: nn.Module, state: Mapping[str, Any], world: World) -> None:
+def load_full_model_state(model: nn.Module, state: Mapping[str, Any], world: World, strict: bool = True) -> None:
     """Take over rank 0's whole weights.
+
+    Args:
+        model: a sharded one.
+        state: counts on rank 0 alone.
+        world: who trains together.
+        strict: names must agree; otherwise what is not in the state stays.
 
     Raises:
         CallError: on all ranks, if names or shapes differ.
     """
     reshard(model)
     own = model.state_dict()
-    _agree(_misfit(own, state) if world.rank == 0 else "", world)
+    found = {name: value for name, value in state.items() if strict or name in own}
+    held: list[Any] = [[name for name in own if strict or name in found]]
+    dist.broadcast_object_list(held, src=0, group=world.group, device=world.device)
+    _agree(_misfit({name: own[name] for name in held[0]}, found) if world.rank == 0 else "", world)
     done: set[int] = set()
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name in held[0]:
+            tensor = own[name]
             if isinstance(tensor, torch.Tensor) and id(tensor) not in done:
                 done.add(id(tensor))
                 _take(tensor, state[name] if world.rank == 0 else None, world)
@@ -155,13 +164,3 @@ def _other_groups(optimizer: Optimizer, state: Mapping[str, Any]) -> str:
     own = [len(group["params"]) for group in optimizer.param_groups]
     theirs = [len(group["params"]) for group in state["param_groups"]]
     return "" if own == theirs else f"parameter groups of {theirs} parameters, not {own}"
-
-
-def sharded_optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Each rank's part, by names of parameters, as torch.distributed.checkpoint takes it; made if there is none yet."""
-    return cast(dict[str, Any], get_optimizer_state_dict(model, optimizer))
-
-
-def load_sharded_optimizer_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Take over what `sharded_optimizer_state` gave, or torch.distributed.checkpoint has loaded into it."""
-    set_optimizer_state_dict(model, optimizer, dict(state))

@@ -22,12 +22,19 @@ class Strategy:
     Attributes:
         distributed_type: Accelerate's word for it, empty where the device's kind says it.
         mesh: the device mesh, None where the processes form none.
-        saves_shards: whether each rank saves its own part of weights and optimizer states.
+        spreads: whether a rank has only a part of weights and optimizer states.
+        plugin: what FSDP was configured by, completed; None for others.
     """
 
     distributed_type = ""
     mesh: Any = None
-    saves_shards = False
+    spreads = False
+    plugin: Any = None
+
+    @property
+    def saves_shards(self) -> bool:
+        """Whether each rank saves its own part of weights and optimizer states."""
+        return False
 
     def place(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Move the model to where it trains."""
@@ -57,6 +64,10 @@ class Strategy:
         """A `with` block in which gradients stay on their process."""
         return nullcontext()
 
+    def join(self, joinables: Sequence[Any]) -> AbstractContextManager[None] | None:
+        """A `with` block in which the processes may run out of batches at different times; None if they cannot."""
+        return None if self.distributed_type else nullcontext()
+
     def clip_grad_norm(self, parameters: Sequence[torch.Tensor], max_norm: float, norm_type: float) -> torch.Tensor:
         """Scale gradients down to a total norm. Returns the norm before, a plain tensor, equal on all ranks."""
         return nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
@@ -75,12 +86,19 @@ class Strategy:
         """
         return model.state_dict()
 
-    def load_model_state(self, model: nn.Module, state: State, full: bool = True) -> None:
-        """Take over what `model_state` gave; with `full`, only rank 0's counts where weights are sharded."""
-        model.load_state_dict(state)
+    def load_model_state(self, model: nn.Module, state: State, full: bool = True, strict: bool = True) -> None:
+        """Take over what `model_state` gave; with `full`, only rank 0's counts where weights are sharded.
+
+        Args:
+            model: the user's own module.
+            state: names and tensors.
+            full: whether they are whole.
+            strict: names must agree; otherwise weights that are not in the state stay.
+        """
+        model.load_state_dict(state, strict=strict)
 
     def optimizer_state(self, model: nn.Module, optimizer: Optimizer, full: bool = True) -> dict[str, Any]:
-        """The optimizer's state, as `model_state` gives weights; a full one has the form of one process's."""
+        """The optimizer's state, whole or not as `model_state` gives weights, in the form of one process's."""
         return optimizer.state_dict()
 
     def load_optimizer_state(self, model: nn.Module, optimizer: Optimizer, state: State, full: bool = True) -> None:
