@@ -134,6 +134,7 @@ def test_it_fits_and_can_be_read(lab: OpenLab, project: Path, theme: str, width:
     assert form.evaluate("form => [...form.querySelectorAll('.nba-rows')].every(r => r.scrollWidth <= r.clientWidth)")
     for tab in form.get_by_role("tab").all():
         assert tab.evaluate("tab => tab.scrollWidth <= tab.clientWidth + 1"), tab.inner_text()
+    assert notebook.violations(".nba-form") == []
 
 
 def test_nothing_moves_at_an_edit_a_search_or_another_tab(lab: OpenLab, project: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from lab import OpenLab
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.timeout(300)
 
 TRAIN = """%load_ext nbaccel
 import time

@@ -64,6 +64,7 @@ def test_a_run_is_seen_while_it_runs_and_afterwards(lab: OpenLab, theme: str) ->
     shown.get_by_role("button", name="Stacks").click()
     expect(shown).to_contain_text("in train: time.sleep(0.05)", timeout=PATIENCE_MS)
     notebook.picture(f"monitor_running_{theme}", 2)
+    assert notebook.violations(".jp-OutputArea-child .widget-vbox") == []
     notebook.wait(2)
     _check_summary(notebook)
     expect(shown).to_contain_text("599")

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from nbaccel.errors import CallError, StateError
 from nbaccel.runtime.accumulation import Accumulation
+from nbaccel.runtime.fsdp_plugin import FullyShardedDataParallelPlugin
 from nbaccel.runtime.parallel import states
 from nbaccel.runtime.parallel.mesh import Axes, mesh_of
 from nbaccel.runtime.parallel.recompute import recompute_units
@@ -27,7 +28,6 @@ from nbaccel.runtime.parallel.sharding import Sharding
 from nbaccel.runtime.parallel.spread import fill, local_of, total_norm
 from nbaccel.runtime.parallel.strategy import State, Strategy
 from nbaccel.runtime.parallel.units import find_units, ignored_parameters
-from nbaccel.runtime.plugins import FullyShardedDataParallelPlugin
 from nbaccel.runtime.world import World
 
 

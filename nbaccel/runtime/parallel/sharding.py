@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from nbaccel.config.schema.fsdp import FsdpConfig
+from nbaccel.runtime.fsdp_plugin import FullyShardedDataParallelPlugin
 from nbaccel.runtime.parallel.units import UnitPolicy
-from nbaccel.runtime.plugins import FullyShardedDataParallelPlugin
 
 _HALVES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _KEEPS_FULL = ("SHARD_GRAD_OP", "HYBRID_SHARD_ZERO2")
