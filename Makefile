@@ -112,7 +112,7 @@ test-binder: .venv-binder/done  ## Run the first notebook with what Binder insta
 		notebooks/01_first_run.ipynb $(BUILD)/binder
 
 test-xla: $(XLA_VENV)/test  ## Run the tests of TPU code: torch_xla on the CPU, in an environment of its own
-	$(XLA_BIN)/python -m pytest tests/xla $(PYTEST_ARGS)
+	$(XLA_BIN)/python -m pytest tests/xla -o faulthandler_timeout=580 $(PYTEST_ARGS)
 
 test-tpu: $(TPU_VENV)/test  ## Check what is assumed of torch_tpu against the real package, without a TPU
 	$(TPU_BIN)/python -m pytest tests/tpu tests/test_plan_chips.py
@@ -130,6 +130,11 @@ bench: $(VENV)/bench  ## Measure nbaccel beside its peers
 	$(BIN)/python benchmarks/launch.py
 	$(BIN)/python benchmarks/session.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/ddp.py
+	$(BIN)/python benchmarks/gather.py
+	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/config_form.py
+	$(BIN)/python benchmarks/monitor.py
 	$(BIN)/python benchmarks/config.py
 
 clean:  ## Remove what was made

@@ -1,4 +1,4 @@
-"""What a training step costs over a bare torch loop: nbaccel beside Accelerate, in one run.
+"""What a training step costs over a bare torch loop: nbaccel beside Accelerate and Lightning Fabric, in one run.
 
     python benchmarks/step.py
 
@@ -61,6 +61,37 @@ def accelerated_loop(accelerator: Any, optimizer_class: type[torch.optim.Optimiz
     return run
 
 
+def fabric_loop(fabric: Any, optimizer_class: type[torch.optim.Optimizer]) -> Callable[[int], None]:
+    model, optimizer, scheduler, x, y = parts(optimizer_class)
+    model, optimizer = fabric.setup(model, optimizer)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            fabric.backward(torch.nn.functional.mse_loss(model(x), y))
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def optimizer_loop(optimizer: Any) -> Callable[[int], None]:
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.step()
+
+    return run
+
+
+def optimizers(own: Any, peer: Any) -> dict[str, Callable[[int], None]]:
+    """Each one's optimizer of a model without gradients: next to nothing but the wrapper."""
+    return {
+        "bare": optimizer_loop(parts(torch.optim.SGD)[1]),
+        "nbaccel": optimizer_loop(own.prepare(*parts(torch.optim.SGD)[:2])[1]),
+        "accelerate": optimizer_loop(peer.prepare(*parts(torch.optim.SGD)[:2])[1]),
+    }
+
+
 def loader() -> DataLoader[Any]:
     columns = torch.randn(BATCHES, 3)
     return DataLoader(TensorDataset(columns[:, 0], columns[:, 1], columns[:, 2]), batch_size=1)
@@ -113,18 +144,21 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     from accelerate import Accelerator as Peer
+    from lightning_fabric import Fabric
 
     from nbaccel.runtime.accelerator import Accelerator
 
-    own, peer = Accelerator(cpu=True), Peer(cpu=True)
+    own, peer, fabric = Accelerator(cpu=True), Peer(cpu=True), Fabric(accelerator="cpu")
     print(f"{'what':<24}{'who':<12}{'us':>10}{'added us':>10}{'ratio':>9}")
     for optimizer_class in (torch.optim.SGD, torch.optim.AdamW):
         loops = {
             "bare": bare_loop(optimizer_class),
             "nbaccel": accelerated_loop(own, optimizer_class),
             "accelerate": accelerated_loop(peer, optimizer_class),
+            "fabric": fabric_loop(fabric, optimizer_class),
         }
         print(*rows(f"step, {optimizer_class.__name__}", measure(loops, STEPS)), sep="\n")
+    print(*rows("optimizer.step", measure(optimizers(own, peer), STEPS)), sep="\n")
     loaders = {"bare": loader(), "nbaccel": own.prepare(loader()), "accelerate": peer.prepare(loader())}
     loops = {name: loader_loop(batches) for name, batches in loaders.items()}
     print(*rows("batch of 3 tensors", measure(loops, BATCHES)), sep="\n")
