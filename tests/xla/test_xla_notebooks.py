@@ -13,13 +13,9 @@ import pytest
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("name", "platform", "chips", "launches"),
-    [("colab_tpu.ipynb", "colab", 1, ["1"]), ("kaggle_tpu.ipynb", "kaggle", 4, ["1", "4"])],
-)
-def test_the_digits_are_learned(name: str, platform: str, chips: int, launches: list[str], tmp_path: Path) -> None:
-    settings = tmp_path / "xla.yaml"
+def execute(name: str, platform: str, chips: int, folder: Path) -> str:
+    """What a notebook prints where launches choose XLA's devices."""
+    settings = folder / "xla.yaml"
     settings.write_text("distributed_type: XLA\n")
     simulated = {
         "ACCELERATE_CONFIG_FILE": str(settings),
@@ -27,10 +23,28 @@ def test_the_digits_are_learned(name: str, platform: str, chips: int, launches: 
         "NBACCEL_PLATFORM": platform,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # what %pip finds
     }
-    command = [sys.executable, str(NOTEBOOKS / "run.py"), str(NOTEBOOKS / name), str(tmp_path)]
+    command = [sys.executable, str(NOTEBOOKS / "run.py"), str(NOTEBOOKS / name), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=590, env={**os.environ, **simulated})
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(\d) workers on xla:0$", done.stdout, re.MULTILINE) == launches
-    accuracy = re.search(r"^right on (\d+\.\d)% of the held-out digits$", done.stdout, re.MULTILINE)
-    assert accuracy is not None, done.stdout
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("name", "platform", "chips", "launches"),
+    [("colab_tpu.ipynb", "colab", 1, ["1"]), ("kaggle_tpu.ipynb", "kaggle", 4, ["1", "4"])],
+)
+def test_the_digits_are_learned(name: str, platform: str, chips: int, launches: list[str], tmp_path: Path) -> None:
+    printed = execute(name, platform, chips, tmp_path)
+    assert re.findall(r"^(\d) workers on xla:0$", printed, re.MULTILINE) == launches
+    accuracy = re.search(r"^right on (\d+\.\d)% of the held-out digits$", printed, re.MULTILINE)
+    assert accuracy is not None, printed
     assert float(accuracy[1]) >= 97, "as on the CPU"
+
+
+@pytest.mark.timeout(600)
+def test_the_tutorial_runs_as_it_is(tmp_path: Path) -> None:
+    printed = execute("01_first_run.ipynb", "jupyter", 2, tmp_path)
+    accuracy = re.search(r"^held-out accuracy: (0\.\d+)$", printed, re.MULTILINE)
+    assert accuracy is not None, printed
+    assert float(accuracy[1]) >= 0.97, "as on the CPU"
