@@ -105,7 +105,7 @@ COLAB_TESTS := tests/colab tests/test_widgets.py tests/test_bars.py tests/test_n
 	$(addprefix tests/kernel/test_,magic.py launcher.py session.py jobs.py curves.py configuration.py)
 
 test-colab: .venv-colab/done  ## Run the tests of notebooks with Colab's Python and packages
-	.venv-colab/bin/python -m pytest -n 2 --dist loadfile $(COLAB_TESTS) $(PYTEST_ARGS)
+	.venv-colab/bin/python -m pytest -n 2 --dist loadfile -W "ignore:Unclosed context:ResourceWarning" $(COLAB_TESTS) $(PYTEST_ARGS)
 
 test-binder: .venv-binder/done  ## Run the first notebook with what Binder installs, in 2 GB
 	.venv-binder/bin/python tests/binder/limited.py 2048 .venv-binder/bin/python notebooks/run.py \
