@@ -6,9 +6,8 @@ import sys
 
 import click
 
-from nbaccel.cli.launch_flags import COMMON_OPTIONS, read_line
-from nbaccel.cli.words import WordsCommand
-from nbaccel.errors import ConfigError
+from nbaccel.cli.launch_flags import COMMON_OPTIONS
+from nbaccel.cli.words import WordsCommand, read_flags
 
 PROGRAM = "nbaccel doctor"
 
@@ -20,14 +19,9 @@ what stands in its way, with what to do about it. Nothing is started. The exit c
 @click.command("doctor", cls=WordsCommand)
 def command(words: tuple[str, ...]) -> None:
     """Look for what stands in the way of a launch."""
-    line = read_line(words, PROGRAM, COMMON_OPTIONS)
-    if line.has("help"):
-        from nbaccel.cli.launch_help import help_text
-
-        click.echo(help_text(f"{PROGRAM} [FLAGS]", _DESCRIPTION, COMMON_OPTIONS), nl=False)
+    line = read_flags(words, PROGRAM, _DESCRIPTION, COMMON_OPTIONS)
+    if line is None:
         return
-    if line.words:
-        raise ConfigError(f"{line.words[0]!r}", f"given to {PROGRAM}", "flags and NAME=VALUE only")
     from nbaccel.cli.launching import launch_layers  # what --help needs not load
     from nbaccel.launch.checkup import check_up
 

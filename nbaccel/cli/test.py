@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from nbaccel.cli.launch_flags import COMMON_OPTIONS, Option, read_line
-from nbaccel.cli.words import WordsCommand
+from nbaccel.cli.launch_flags import COMMON_OPTIONS, Option
+from nbaccel.cli.words import WordsCommand, read_flags
 from nbaccel.errors import ConfigError
 
 PROGRAM = "nbaccel test"
@@ -27,14 +27,9 @@ else 1."""
 @click.command("test", cls=WordsCommand)
 def command(words: tuple[str, ...]) -> None:
     """Check the set-up by a small real training run."""
-    line = read_line(words, PROGRAM, OPTIONS)
-    if line.has("help"):
-        from nbaccel.cli.launch_help import help_text
-
-        click.echo(help_text(f"{PROGRAM} [FLAGS]", _DESCRIPTION, OPTIONS), nl=False)
+    line = read_flags(words, PROGRAM, _DESCRIPTION, OPTIONS)
+    if line is None:
         return
-    if line.words:
-        raise ConfigError(f"{line.words[0]!r}", f"given to {PROGRAM}", "flags and NAME=VALUE only")
     timeout_s = _seconds(line.options.get("timeout", "60"))
     from nbaccel.cli.launching import decided, need_torch  # what --help needs not load
     from nbaccel.launch.selftest import run_test

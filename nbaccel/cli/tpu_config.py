@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from nbaccel.cli.launch_flags import COMMON_OPTIONS, Line, Option, read_line
-from nbaccel.cli.words import WordsCommand
+from nbaccel.cli.launch_flags import COMMON_OPTIONS, Line, Option
+from nbaccel.cli.words import WordsCommand, read_flags
 from nbaccel.config import RunConfig, resolve
 from nbaccel.errors import ConfigError, MissingExtraError
 
@@ -35,14 +35,9 @@ below /usr/share, where the commands are run."""
 @click.command("tpu-config", cls=WordsCommand)
 def command(words: tuple[str, ...]) -> None:
     """Run commands on all machines of a TPU pod."""
-    line = read_line(words, PROGRAM, OPTIONS)
-    if line.has("help"):
-        from nbaccel.cli.launch_help import help_text
-
-        click.echo(help_text(f"{PROGRAM} [FLAGS]", _DESCRIPTION, OPTIONS), nl=False)
+    line = read_flags(words, PROGRAM, _DESCRIPTION, OPTIONS)
+    if line is None:
         return
-    if line.words:
-        raise ConfigError(f"{line.words[0]!r}", f"given to {PROGRAM}", "flags and NAME=VALUE only")
     config = resolve(line.settings, config_file=line.options.get("config_file")).config
     told = gcloud_line(config, line)
     if line.has("debug"):
