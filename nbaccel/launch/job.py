@@ -25,13 +25,14 @@ from nbaccel.plan import Plan
 from nbaccel.wire.messages import Reply
 
 _numbers = itertools.count(1)
-_MOODS: Mapping[str, Mood] = {
+MOODS: Mapping[str, Mood] = {
     "running": "accent",
     "stopping": "accent",
     "done": "good",
     "failed": "bad",
     "stopped": "warn",
 }
+"""How each state of a job looks."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Job:
 
     def _repr_html_(self) -> str:
         took = f", {self.elapsed_s:.1f} s" if self.done() else ""
-        state = badge(self.state, _MOODS[self.state])
+        state = badge(self.state, MOODS[self.state])
         return region(
             joined([bold(f"Job {self.number} "), code(self.name), f" on {name_ranks(self.ranks)} ", state, took])
         )

@@ -7,20 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbaccel.launch.job import Job
-from nbaccel.look import Html, Mood, badge, bold, code, joined, quiet, told
+from nbaccel.launch.job import MOODS, Job
+from nbaccel.look import Html, badge, bold, code, joined, quiet, told
 from nbaccel.look import table as html_table
 from nbaccel.look.ticks import short
 
 MOST_COLUMNS = 6
 """So many numbers of the results get a column."""
-_MOODS: Mapping[str, Mood] = {
-    "running": "accent",
-    "stopping": "accent",
-    "done": "good",
-    "failed": "bad",
-    "stopped": "warn",
-}
 _LONGEST = 40
 
 
@@ -144,7 +137,7 @@ def table(runs: Sequence[Run]) -> Html:
     rows = []
     for run, before in zip(runs, [None, *runs], strict=False):
         took = duration(run.job.elapsed_s) if run.job.done() else ""
-        cells = [f"{run.number}", badge(run.job.state, _MOODS[run.job.state]), run.began, took]
+        cells = [f"{run.number}", badge(run.job.state, MOODS[run.job.state]), run.began, took]
         cells += [_cell(name, run.parameters, before.parameters if before else None) for name in parameters]
         cells += [_cell(name, run.settings, before.settings if before else None) for name in settings]
         cells += [short(run.numbers[name]) if name in run.numbers else "" for name in numbers]
