@@ -57,14 +57,7 @@ def with_library(script: Path, library: str, folder: Path) -> Path:
 
 def run_checks(size: int, folder: Path) -> Verdicts:
     """Run all checks of `rank_checks.py` on `size` real processes; for each check the tracebacks, one per rank."""
-    port = free_port()
-    command = [sys.executable, str(CHECKS), str(folder)]
-    ranks = [subprocess.Popen(command, env=rank_environment(rank, size, port)) for rank in range(size)]
-    try:
-        assert [process.wait(timeout=100) for process in ranks] == [0] * size
-    finally:
-        for process in ranks:
-            process.kill()
+    run_ranks(size, CHECKS, str(folder), timeout_s=100)
     found: Verdicts = {}
     for rank in range(size):
         for name, trouble in json.loads((folder / f"{rank}.json").read_text()).items():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime_ranks import free_port, rank_environment
+from runtime_ranks import run_ranks
 
 from nbaccel.runtime.checkpoint.manifest import trouble_with
 
@@ -19,14 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def train(size: int, library: str, answer: Path, *options: str) -> list[Any]:
     """The losses of each rank after it has saved or loaded."""
-    port = free_port()
-    command = [sys.executable, str(PEER), library, str(answer), *options]
-    ranks = [subprocess.Popen(command, env=rank_environment(rank, size, port)) for rank in range(size)]
-    try:
-        assert [process.wait(timeout=200) for process in ranks] == [0] * size
-    finally:
-        for process in ranks:
-            process.kill()
+    run_ranks(size, PEER, library, str(answer), *options, timeout_s=200)
     return [json.loads((answer / f"{rank}.json").read_text()) for rank in range(size)]
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from runtime_ranks import free_port, rank_environment
+from runtime_ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -24,14 +22,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("data")
     found: dict[str, list[str]] = {}
     for turn in ("first", "again"):
-        port = free_port()
-        command = [sys.executable, str(SCRIPT), str(folder), turn]
-        ranks = [subprocess.Popen(command, env=rank_environment(rank, SIZE, port)) for rank in range(SIZE)]
-        try:
-            assert [process.wait(timeout=100) for process in ranks] == [0] * SIZE
-        finally:
-            for process in ranks:
-                process.kill()
+        run_ranks(SIZE, SCRIPT, str(folder), turn, timeout_s=100)
         for rank in range(SIZE):
             for name, trouble in json.loads((folder / f"{turn}{rank}.json").read_text()).items():
                 found.setdefault(f"{turn} {name}", []).append(trouble)

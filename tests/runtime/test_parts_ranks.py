@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from runtime_ranks import free_port, rank_environment
+from runtime_ranks import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -20,14 +18,8 @@ SIZE = 2
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    folder, port = tmp_path_factory.mktemp("parts"), free_port()
-    command = [sys.executable, str(CHECKS), str(folder)]
-    ranks = [subprocess.Popen(command, env=rank_environment(rank, SIZE, port)) for rank in range(SIZE)]
-    try:
-        assert [process.wait(timeout=250) for process in ranks] == [0] * SIZE
-    finally:
-        for process in ranks:
-            process.kill()
+    folder = tmp_path_factory.mktemp("parts")
+    run_ranks(SIZE, CHECKS, str(folder), timeout_s=250)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(SIZE)]
 
 
