@@ -18,10 +18,11 @@ class Stage(widgets.VBox):
     def show(self, job: Job, screen: OutputScreen) -> None:
         """A run has started: its monitor; when it is over, the summary in its place."""
         monitor = RunMonitor(job)
-        self.children = (monitor, screen.area)
 
-        def replace(data: Mapping[str, Any], _is_update: bool) -> None:
-            if "text/html" in data and screen.area in self.children:
-                self.children = (widgets.HTML(data["text/html"]), screen.area)
+        def place(data: Mapping[str, Any], is_update: bool) -> None:
+            # the monitor is open while it calls this without a summary; a short run may have ended before
+            if not is_update or screen.area in self.children:
+                summary = data.get("text/html")
+                self.children = (monitor if summary is None else widgets.HTML(summary), screen.area)
 
-        monitor.show(replace)
+        monitor.show(place)
