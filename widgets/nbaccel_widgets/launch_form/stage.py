@@ -15,6 +15,8 @@ from nbaccel_widgets.monitor import RunMonitor
 class Stage(widgets.VBox):
     """Shows one run at a time."""
 
+    children: tuple[widgets.Widget, ...]
+
     def show(self, job: Job, screen: OutputScreen) -> None:
         """A run has started: its monitor; when it is over, the summary in its place."""
         monitor = RunMonitor(job)
