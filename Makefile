@@ -102,7 +102,8 @@ test-browser: $(VENV)/browser $(BUILD)/npm/done  ## Run the tests that need Jupy
 	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
 
 COLAB_TESTS := tests/colab tests/test_widgets.py tests/test_bars.py tests/test_notebooks.py \
-	$(addprefix tests/kernel/test_,magic.py launcher.py session.py jobs.py curves.py configuration.py)
+	$(addprefix tests/kernel/test_,magic.py launcher.py session.py jobs.py) \
+	$(addprefix tests/faces/test_,curves.py configuration.py)
 
 test-colab: .venv-colab/done  ## Run the tests of notebooks with Colab's Python and packages
 	.venv-colab/bin/python -m pytest -n 2 --dist loadfile -W "ignore:Unclosed context:ResourceWarning" $(COLAB_TESTS) $(PYTEST_ARGS)

@@ -69,6 +69,7 @@ def _serve(channel: Channel, monitored: socket.socket, gate: InterruptGate, conn
     group = Group(start.spec, connections)
     group.serve_store(descriptors)
     Monitor(Channel(monitored), gate, connections, start.spec.hang_after_s).start()
+    gc.enable()  # the process that this one comes from does without while it imports
     Server(channel, gate, start.spec, group).serve()
 
 

@@ -49,7 +49,6 @@ def calm() -> None:
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined] # a worker's first one does it again
-    gc.collect()
     gc.freeze()
 
 
@@ -60,6 +59,8 @@ class Ahead:
         self._trusted: deque[str] = deque(modules)
         self._untried: list[str] = []
         self._probe: _Probe | None = None
+        self.is_wanted = True
+        """Whether forks go on with what is imported here; fresh interpreters import for themselves."""
         self.left_out: dict[str, str] = {}
 
     def add(self, modules: Iterable[str]) -> None:
@@ -68,7 +69,7 @@ class Ahead:
         self._untried += [name for name in modules if name not in known]
 
     def has_work(self) -> bool:
-        return bool(self._trusted) or (self._probe is None and bool(self._untried))
+        return self.is_wanted and (bool(self._trusted) or (self._probe is None and bool(self._untried)))
 
     def descriptors(self) -> list[int]:
         return [] if self._probe is None else [self._probe.descriptor]

@@ -109,7 +109,7 @@ ELSEWHERE = {
     "cli/test_config_commands.py": {
         "config default writes JSON and overwrites nothing": "test_default_writes_once",
     },
-    "kernel/test_configuration.py": {
+    "faces/test_configuration.py": {
         "notebook_launcher(mixed_precision=) has no effect": "test_what_accelerate_drops_reaches_accelerate_itself",
         "4.1-4 the precision of a launch": "test_what_accelerate_drops_reaches_accelerate_itself",
         "4.1-9 settings of a launch": "test_the_users_own_variable_and_arguments_of_the_call_stand_above_the_file",
