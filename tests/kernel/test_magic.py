@@ -59,12 +59,8 @@ def test_a_display_can_be_updated_and_cleared(kernel: Kernel) -> None:
         "%%accelerate -n 1\nfrom IPython.display import display, clear_output\n"
         "handle = display('one', display_id=True)\nhandle.update('two')\nclear_output(wait=True)\nprint('end')"
     )
-    assert [output["type"] for output in answer.outputs] == [
-        "display_data",
-        "update_display_data",
-        "clear_output",
-        "stream",
-    ]
+    assert answer.order() == ["display_data", "update_display_data", "clear_output", "stream"]
+    assert answer.text() == "end\n"
     assert answer.outputs[1]["content"]["data"]["text/plain"] == "'two'"
 
 
