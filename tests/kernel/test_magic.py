@@ -59,7 +59,9 @@ def test_a_display_can_be_updated_and_cleared(kernel: Kernel) -> None:
         "%%accelerate -n 1\nfrom IPython.display import display, clear_output\n"
         "handle = display('one', display_id=True)\nhandle.update('two')\nclear_output(wait=True)\nprint('end')"
     )
-    assert answer.order() == ["display_data", "update_display_data", "clear_output", "stream"]
+    kinds = [output["type"] for output in answer.outputs]
+    assert kinds[:3] == ["display_data", "update_display_data", "clear_output"]
+    assert set(kinds[3:]) == {"stream"}  # a line may come in two
     assert answer.text() == "end\n"
     assert answer.outputs[1]["content"]["data"]["text/plain"] == "'two'"
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
-import traceback
 from collections import UserDict, namedtuple
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from data_pieces import Augmented, AugmentedStream, Files, Sized, Stream, numbers, scramble
+from runtime_ranks import verdict
 from torch.utils.data import DataLoader, Dataset
 
 from nbaccel.data_loader import DataLoaderDispatcher, prepare_data_loader, skip_first_batches
@@ -219,14 +218,6 @@ def check_seedable_seeds_are_shared() -> None:
         assert sorted(gather_object([item for (batch,) in loader for item in batch.tolist()])) == list(range(24))
 
 
-def trouble_of(check: Callable[[], None]) -> str:
-    try:
-        check()
-    except Exception:  # noqa: BLE001 (the verdict carries it to the test)
-        return traceback.format_exc()
-    return ""
-
-
 def main() -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(80)
@@ -234,7 +225,7 @@ def main() -> None:
     checks = {name: check for name, check in sorted(globals().items()) if name.startswith("check_")}
     found = {}
     for name in checks if TURN == "first" else ["check_resume"]:
-        found[name] = trouble_of(checks[name])
+        found[name] = verdict(checks[name])
     rank = state.process_index
     state.destroy_process_group()
     (FOLDER / f"{TURN}{rank}.json").write_text(json.dumps(found))

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from runtime_ranks import verdict
 
 from nbaccel.errors import CallError, PlanError, StateError
 from nbaccel.runtime.accelerator import Accelerator
@@ -422,21 +422,12 @@ def check_folders_of_machines_are_refused() -> None:
             use()
 
 
-def verdict(name: str) -> str:
-    try:
-        globals()[name]()
-    except Exception:  # noqa: BLE001 (the verdict carries it to the test)
-        print(name, traceback.format_exc(), sep="\n", flush=True)
-        return traceback.format_exc()
-    return ""
-
-
 def main() -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(850, exit=True)
     PartialState()
     rank = PartialState().process_index
-    found = {name: verdict(name) for name in sys.argv[2:]}
+    found = {name: verdict(globals()[name]) for name in sys.argv[2:]}
     PartialState().destroy_process_group()
     (FOLDER / f"{rank}.json").write_text(json.dumps(found))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from runtime_ranks import verdict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
 from torch.distributed.tensor import DTensor
 
@@ -376,21 +376,12 @@ def check_mesh_of_sizes() -> None:
         assert mesh["dp"].size() == 4
 
 
-def verdict(name: str) -> str:
-    try:
-        globals()[name]()
-    except Exception:  # noqa: BLE001 (the verdict carries it to the test)
-        print(name, traceback.format_exc(), sep="\n", flush=True)
-        return traceback.format_exc()
-    return ""
-
-
 def main() -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(80)
     PartialState()
     rank = PartialState().process_index
-    found = {name: verdict(name) for name in sys.argv[2:]}
+    found = {name: verdict(globals()[name]) for name in sys.argv[2:]}
     PartialState().destroy_process_group()
     (FOLDER / f"{rank}.json").write_text(json.dumps(found))
 

@@ -18,21 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from checkpoint_peer import Counter
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader, TensorDataset
-
-
-class Counter:
-    """A registered object."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count = state["count"]
 
 
 class Tied(torch.nn.Module):

@@ -7,7 +7,6 @@ import faulthandler
 import json
 import os
 import sys
-import traceback
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from runtime_ranks import verdict
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
@@ -392,15 +392,6 @@ def check_ranks_along_the_mesh() -> None:
     assert (sharded.data_parallel_rank, sharded.tensor_parallel_rank) == (0, 0)
 
 
-def trouble_of(check: Any) -> str:
-    try:
-        with warnings.catch_warnings():
-            check()
-    except Exception:  # noqa: BLE001 (the verdict carries it to the test)
-        return traceback.format_exc()
-    return ""
-
-
 def main() -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(200)
@@ -408,7 +399,10 @@ def main() -> None:
     rank = state.process_index
     checks = {name: check for name, check in sorted(globals().items()) if name.startswith("check_")}
     chosen = copy.copy(sys.argv[2:]) or list(checks)
-    found = {name: trouble_of(checks[name]) for name in sorted(chosen)}
+    found = {}
+    for name in sorted(chosen):
+        with warnings.catch_warnings():
+            found[name] = verdict(checks[name])
     PartialState().destroy_process_group()
     (FOLDER / f"{rank}.json").write_text(json.dumps(found))
 

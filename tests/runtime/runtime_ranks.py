@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 CHECKS = Path(__file__).parent / "rank_checks.py"
@@ -46,6 +48,17 @@ def run_ranks(size: int, script: Path, *arguments: str, timeout_s: float = 500) 
     finally:
         for process in ranks:
             process.kill()
+
+
+def verdict(check: Callable[[], None]) -> str:
+    """What went wrong in a check on this rank, as a traceback, which is printed too; empty if nothing did."""
+    try:
+        check()
+    except Exception:  # noqa: BLE001 (the verdict carries it to the test)
+        trouble = traceback.format_exc()
+        print(trouble, flush=True)
+        return trouble
+    return ""
 
 
 def with_library(script: Path, library: str, folder: Path) -> Path:
