@@ -10,6 +10,8 @@ import pytest
 from lab import Notebook, OpenLab, Server
 from playwright.sync_api import Locator, expect
 
+from harness import wait_until
+
 PROJECT = """\
 # Our project.
 mixed_precision: fp16   # tuned
@@ -106,7 +108,7 @@ def test_the_keyboard_alone_is_enough(lab: OpenLab, project: Path) -> None:
     assert focused(notebook) == "distributed_type"
     keyboard.type("FSDP")
     expect(form).to_contain_text("FSDP on dp_shard 2")
-    assert focused(notebook) == "distributed_type • changed"
+    assert wait_until(lambda: focused(notebook) == "distributed_type • changed", within_s=10)
     keyboard.press("Tab")
     assert notebook.page.evaluate("document.activeElement.textContent") == "Reset"
     keyboard.press("Enter")
