@@ -222,11 +222,29 @@ def test_timeout_before_there_are_workers(sleeping_script: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_workers(sleeping_script: Path, number: signal.Signals) -> None:
     line = [*COMMAND, "launch", "-n", "2", str(sleeping_script)]
-    files = [sleeping_script.with_name(f"pid{rank}") for rank in range(2)]
-    with subprocess.Popen(line, stderr=subprocess.PIPE) as launcher:
-        wait_until(lambda: all(file.exists() and file.read_text() for file in files))
-        pids = [int(file.read_text()) for file in files]
+    hear = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731 - the tests themselves may run in the background
+    with subprocess.Popen(line, stderr=subprocess.PIPE, preexec_fn=hear) as launcher:
+        pids = pids_of(sleeping_script, 2)
         launcher.send_signal(number)
         launcher.communicate(timeout=60)
     assert launcher.returncode != 0
     assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_launch_under_nohup_outlives_its_terminal(sleeping_script: Path) -> None:
+    line = ["nohup", *COMMAND, "launch", "-n", "1", str(sleeping_script)]
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launcher:
+        (pid,) = pids_of(sleeping_script, 1)
+        launcher.send_signal(signal.SIGHUP)
+        launcher.send_signal(signal.SIGTERM)
+        said = launcher.communicate(timeout=60)[1]
+    assert f"got signal: {signal.SIGTERM:d}\n" in said
+    assert f"got signal: {signal.SIGHUP:d}\n" not in said
+    assert not psutil.pid_exists(pid)
+
+
+def pids_of(script: Path, num_workers: int) -> list[int]:
+    """The workers of a sleeping script, once all of them sleep."""
+    files = [script.with_name(f"pid{rank}") for rank in range(num_workers)]
+    wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+    return [int(file.read_text()) for file in files]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
+from dataclasses import dataclass
+from inspect import getsource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
-from nbaccel.config import KEYS
+from nbaccel.config import resolve
 from nbaccel.errors import CallError, StateError
-from nbaccel.notebook.export import export
+from nbaccel.notebook.export import Exported, export
 from nbaccel.notebook.export.cells import Cell, read_cells
 from nbaccel.notebook.export.choosing import choose, find_notebook, tagged_sources
+from nbaccel.notebook.export.exporting import _write
 from nbaccel.notebook.export.needs import Needs, needs_of
 from nbaccel.notebook.export.script import Script
 from nbaccel.notebook.export.settings import as_yaml, settings_of
@@ -167,6 +172,14 @@ def test_the_notebooks_file_and_its_tags(tmp_path: Path) -> None:
         tagged_sources(file)
 
 
+def test_what_is_timed_is_python_too() -> None:
+    sources = ["%time data = 1", "if True:\n    %prun more = 2", "x = %time data + more", "%%timeit\ndata = 4"]
+    assert numbers(needed(*sources, "%timeit data = 3", "%%time\n%%accelerate -n 2\nprint(data, x)")) == [1, 2, 3]
+    timed = cells_of("%%time\n%%accelerate -n 2 --seed 3\n%%capture out\n%%time\nx = 1", "%%time\n%%bash\nls")
+    assert [(cell.line, cell.source) for cell in timed] == [("-n 2 --seed 3", "x = 1\n")]
+    assert choose((), cells_of("%timeit -n 1 -r1 notebook_launcher(train)"), {})[0].launches
+
+
 # what is written
 
 
@@ -248,17 +261,220 @@ def test_settings_come_from_lines_sessions_and_calls(monkeypatch: pytest.MonkeyP
     assert yaml.safe_load(as_yaml(resolved)) == {
         "num_processes": 4,
         "mixed_precision": "bf16",
+        "num_machines": 1,
+        "fsdp_config": {"fsdp_version": 2},
         "params": {"lr": 0.5},
-    } | ({} if KEYS["fsdp_config.fsdp_version"].default == 2 else {"fsdp_config": {"fsdp_version": 2}})
+    }
     assert resolved.config.seed == 3
     assert unknown == ["timeout=later()"]
 
 
-def test_secrets_stay_out_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_restart_of_a_session_keeps_what_was_given_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    resolved, _ = settings_of(cells_of("%%accelerate api_key=abc lr=1\n1"), {})
-    assert "abc" not in as_yaml(resolved) + script_of("%%accelerate api_key=abc lr=1\n1")
-    assert "lr: 1" in as_yaml(resolved)
+    lines = ["%accelerate start -n 2 --seed 3", "%accelerate restart", "%accelerate restart -n 4", "%%accelerate\n1"]
+    config = settings_of(cells_of(*lines)[-1:], {})[0].config
+    assert (config.num_processes, config.seed) == (4, 3)
+    cells = cells_of(*lines, "%accelerate stop", "%accelerate start --seed 5", "%%accelerate\n1")
+    config = settings_of(cells[-1:], {})[0].config
+    assert (config.num_processes, config.seed) == (None, 5)
+
+
+@pytest.mark.parametrize(
+    ("cell", "settings", "unknown"),
+    [
+        ("%%accelerate --mixed-precision no --gradient-accumulation-steps 1 --no-use-cpu\n1",
+         {"mixed_precision": "no", "gradient_accumulation_steps": 1, "use_cpu": False}, []),
+        ("notebook_launcher(f, (), None, 'no', 29500, 'here', 0, 1)",
+         {"mixed_precision": "no", "main_process_port": 29500, "main_process_ip": "here", "machine_rank": 0,
+          "num_machines": 1}, []),
+        ("notebook_launcher(f, config={'use_cpu': True}, use_cpu=False)", {"use_cpu": False}, []),
+        ("notebook_launcher(f, config=CONFIG)", {"num_processes": 3, "fsdp_config": {"fsdp_version": 2}}, []),
+        ("notebook_launcher(f, config=FILE)", {"num_processes": 7}, []),
+        ("notebook_launcher(f, config=later())", {}, ["config=later()"]),
+        ("notebook_launcher(f, **SETTINGS)", {"num_processes": 5, "num_machines": 1}, []),
+        ("notebook_launcher(f, **{'use_cpu': True}, **later(), **FILE)", {"use_cpu": True}, ["**later()", "**FILE"]),
+        ("notebook_launcher(f, params=PARAMS)", {"params": {"lr": 0.5}}, []),
+        ("debug_launcher(f)", {"num_processes": 2, "use_cpu": True}, []),
+        ("debug_launcher(f, (), 3)", {"num_processes": 3, "use_cpu": True}, []),
+    ],
+)  # fmt: skip
+def test_all_that_was_given_is_in_the_file(
+    cell: str, settings: dict[str, object], unknown: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @dataclass
+    class Given:
+        lr: float = 0.5
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "named.yaml").write_text("num_processes: 7")
+    namespace = {
+        "CONFIG": {"num_processes": 3, "fsdp_config": {"fsdp_version": 2}},
+        "FILE": tmp_path / "named.yaml",
+        "SETTINGS": {"num_processes": 5, "num_nodes": 1, "return_all": True, "seed": None},
+        "PARAMS": Given(),
+    }
+    resolved, open_ones = settings_of(cells_of(cell), namespace)
+    assert (yaml.safe_load(as_yaml(resolved)) or {}, open_ones) == (settings, unknown)
+
+
+def test_the_file_stands_above_the_projects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / ".accelerate").mkdir()
+    (tmp_path / ".accelerate/default_config.yaml").write_text("mixed_precision: bf16\nuse_cpu: true\ngpu_ids: '1'\n")
+    resolved, _ = settings_of(cells_of("%%accelerate --mixed-precision no --no-use-cpu gpu_ids=null\n1"), {})
+    (tmp_path / "exported.yaml").write_text(as_yaml(resolved))
+    again = resolve(config_file=tmp_path / "exported.yaml")
+    assert (again.config.mixed_precision, again.config.use_cpu) == ("no", False)
+    assert again.config == resolved.config
+
+
+def test_secrets_stay_out_of_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = {"lr": 1, "pad_token": "<pad>", "hub": {"token": "hush", "name": "me"}}
+    exported = written(tmp_path, "notebook_launcher(train_whole, params=P)", train_whole=train_whole, P=params)
+    assert exported.config is not None
+    assert "hush" not in exported.script.read_text() + exported.config.read_text()
+    assert "params.hub.token holds a secret, which files do not: set the variable HUB_TOKEN" in exported.notes
+    monkeypatch.setenv("HUB_TOKEN", "hush again")
+    again = resolve(config_file=exported.config).config.params
+    assert again == {"lr": 1, "pad_token": "<pad>", "hub": {"token": "hush again", "name": "me"}}
+    assert "abc" not in script_of("%%accelerate api_key=abc lr=1\n1")
+
+
+# what a launched function is given
+
+
+def written(folder: Path, *sources: str, **namespace: Any) -> Exported:
+    """The export of the last launch of these cells."""
+    cells = cells_of(*sources)
+    chosen = choose((), cells, {})
+    return _write(folder / "train.py", chosen, needs_of(chosen, cells), namespace, None, force=True)
+
+
+def train(model: int = 0, lr: float = 0.1, *, items: int = 0) -> object:
+    return model, lr, items
+
+
+def train_whole(model: int = 0, params: Any = None) -> object:
+    return model, dict(params)
+
+
+GIVEN = "params={'lr': 0.5, 'items': 3}"
+
+
+@pytest.mark.parametrize(
+    ("launch", "value"),
+    [
+        (f"x = notebook_launcher(train, {GIVEN})", (0, 0.5, 3)),
+        (f"x = notebook_launcher(train, (7,), {GIVEN})", (7, 0.5, 3)),
+        (f"x = notebook_launcher(train, args=[7, 0.2], {GIVEN})", (7, 0.2, 3)),
+        (f"x = notebook_launcher(train, kwargs={{'lr': 0.2}}, {GIVEN})", (0, 0.2, 3)),
+        (f"x = notebook_launcher(train, ARGS, kwargs=NAMED, {GIVEN})", (7, 0.5, 4)),
+        (f"x = notebook_launcher(train, {GIVEN}), notebook_launcher(train, (7, 8), {GIVEN})", ((0, 0.5, 3), (7, 8, 3))),
+        ("params = {'lr': 0.5}\nx = notebook_launcher(train, (7,), params=params)", (7, 0.5, 0)),
+        (f"x = notebook_launcher(train_whole, (7,), {GIVEN})", (7, {"lr": 0.5, "items": 3})),
+        ("x = notebook_launcher(train_whole, (7,), params={'params': {'lr': 0.5}})", (7, {"lr": 0.5})),
+        ("x = notebook_launcher(train_whole, (7, {}), params={'lr': 0.5})", (7, {})),
+    ],
+)
+def test_a_script_gives_the_parameters_that_the_launch_left_open(
+    launch: str, value: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    namespace = {"train": train, "train_whole": train_whole, "ARGS": (7,), "NAMED": {"items": 4}}
+    definitions = [
+        getsource(train),
+        getsource(train_whole),
+        "ARGS, NAMED = (7,), {'items': 4}",
+        "from typing import Any",
+    ]
+    exported = written(tmp_path, *definitions[::-1], launch, **namespace, params={"lr": 0.5})
+    monkeypatch.setenv("ACCELERATE_CONFIG_FILE", str(exported.config))
+    assert runpy.run_path(str(exported.script), run_name="__main__")["x"] == value
+    assert not [note for note in exported.notes if "parameters" in note]
+
+
+def test_what_the_users_own_variables_gave_is_written_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LR", "0.25")
+    exported = written(tmp_path, "notebook_launcher(train)", train=train)
+    assert "result = train(lr=params['lr'])" in exported.script.read_text()
+    assert exported.config is not None
+    assert "lr: 0.25" in exported.config.read_text()
+
+
+@pytest.mark.parametrize("arguments", ["(*ARGS, 1)", "later()", "(1,), kwargs={**ARGS}", "kwargs=dict(lr=1)"])
+def test_arguments_that_cannot_be_counted_are_noted(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launch = f"notebook_launcher(train, {arguments}"
+    (note,) = [note for note in written(tmp_path, f"{launch}, {GIVEN})", train=train).notes if "train()" in note]
+    assert note.startswith("train() gets no parameters of the configuration beside ")
+    assert note.endswith(": write them into its call")
+    assert not any("train()" in note for note in written(tmp_path, f"{launch}, use_cpu=True)", train=train).notes)
+
+
+# jobs
+
+
+def test_only_our_own_submit_is_a_launch() -> None:
+    pool = "with ThreadPoolExecutor() as pool:\n    data = [pool.submit(load, p) for p in (1, 2)]"
+    script = script_of(
+        f"from concurrent.futures import ThreadPoolExecutor\n{pool}", "def train(n): return data", LAUNCH
+    )
+    assert pool in script
+    with pytest.raises(CallError, match="no cell has launched anything yet"):
+        choose((), cells_of(pool, "submit(form)", "form.submit(1)"), {})
+
+
+@pytest.mark.parametrize(
+    ("bound", "called"),
+    [
+        ("import nbaccel", "nbaccel.submit"),
+        ("import nbaccel as nb", "nb.submit"),
+        ("from nbaccel import submit", "submit"),
+        ("from nbaccel import submit as start", "start"),
+        ("from nbaccel import *", "submit"),
+    ],
+)
+def test_submit_is_known_by_its_import(bound: str, called: str) -> None:
+    assert "    x = train(3)\n" in script_of(bound, f"x = {called}(train, (3,))")
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("job = nbaccel.submit(train, (3,))\nx = job.result()", 3),
+        ("x = [nbaccel.submit(train, (3,)).result(timeout=3)]", [3]),
+        ("jobs = [nbaccel.submit(train, (n,)) for n in (1, 2)]\nx = [one.result() for one in jobs]", [1, 2]),
+        ("jobs = {1: nbaccel.submit(train, (1,))}\nx = {n: one.result() for n, one in jobs.items()}", {1: 1}),
+        (("jobs = []\nx = 0\nfor n in (1, 2):\n    jobs.append(nbaccel.submit(train, (n,)))\n"
+         "for n, job in enumerate(jobs):\n    x += (job\n  .result())"), 3),
+        ("job, other = nbaccel.submit(train, (3,)), 4\nwhile not job.done():\n    pass\nx = job.result()", 3),
+        (("for n in (1, 2):\n    job = nbaccel.submit(train, (n,))\n    job.add_done_callback(\n        print)\n"
+         "    x = job.result()"), 2),
+    ],
+)  # fmt: skip
+def test_a_jobs_result_stands_where_the_job_did(cell: str, value: object) -> None:
+    scope: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(script_of("import nbaccel", "def train(n): return n", cell), "script", "exec"), scope)
+    assert scope["x"] == value
+
+
+def test_what_a_script_has_no_counterpart_for_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = "import nbaccel\nsession = nbaccel.Session(2)"
+    cell = "job = nbaccel.submit(train)\nprint(job.logs(0), session)\njob.result()"
+    exported = written(tmp_path, session, cell, train=train)
+    assert "cell [2]: job.logs is asked of a job, and a script has none" in exported.notes
+    assert "cell [1] makes a Session, which workers cannot: call its functions themselves" in exported.notes
+    script = exported.script.read_text()
+    assert "# (not exported) print(job.logs(0), session)" in script
+    assert "result = job\n" in script
 
 
 def test_only_a_notebook_can_be_exported(tmp_path: Path) -> None:

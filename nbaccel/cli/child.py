@@ -56,7 +56,10 @@ def _too_late(timeout_s: float, unfinished: Sequence[int]) -> RunError:
 
 @contextmanager
 def _signals_passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Yields a function that takes the child; signals that came before it did are kept for it."""
+    """Yields a function that takes the child; signals that came before it did are kept for it.
+
+    What this process was started to ignore it ignores still.
+    """
     early: list[int] = []
     children: list[subprocess.Popen[bytes]] = []
 
@@ -71,7 +74,8 @@ def _signals_passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
         for number in early:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    heard = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # not under `nohup`
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         yield adopt
     finally:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from nbaccel.config.interpolate import has_interpolation, nested
 from nbaccel.config.layers import PARAMS
 from nbaccel.config.schema import KEYS, SECTIONS, RunConfig
-from nbaccel.config.secrets import MASK, is_secret, masked
+from nbaccel.config.secrets import MASK, is_secret, masked, variable_of
 from nbaccel.errors import ConfigError, nearest
 
 
@@ -69,9 +69,8 @@ def refuse_secret(key: str, value: object, place: str) -> None:
     name = next((name for name, leaf in _leaves(key, value) if _is_shown_secret(name, leaf)), None)
     if name is None:
         return
-    known = KEYS.get(name)
-    variable = known.env if known else name.removeprefix(f"{PARAMS}.").upper().replace(".", "_")
-    raise ConfigError(f"{name}={MASK}", place, f"the variable {variable}, in the environment or the project's .env")
+    possible = f"the variable {variable_of(name)}, in the environment or the project's .env"
+    raise ConfigError(f"{name}={MASK}", place, possible)
 
 
 def _leaves(key: str, value: object) -> Iterator[tuple[str, object]]:

@@ -29,20 +29,28 @@ def has_interpolation(value: object) -> bool:
     return isinstance(value, list | tuple) and any(map(has_interpolation, value))
 
 
-def interpolated(winners: Mapping[str, Setting], run_dir: str) -> dict[str, Any]:
+def _open_ones(winners: Mapping[str, Setting]) -> dict[str, Setting]:
+    return {name: held for name, held in winners.items() if name not in _LITERAL and has_interpolation(held.value)}
+
+
+def port_for(winners: Mapping[str, Setting]) -> int | None:
+    """A free port of this machine if a setting names `${free_port}`, else None."""
+    return _free_port() if _mentions(_open_ones(winners), _FREE_PORT) else None
+
+
+def interpolated(winners: Mapping[str, Setting], run_dir: str, free_port: int | None) -> dict[str, Any]:
     """The values of the keys that hold interpolations, filled in.
 
     Args:
         winners: the winning setting of each key.
         run_dir: what `${run_dir}` stands for where the configuration does not say.
+        free_port: what `${free_port}` stands for.
 
     Raises:
         MissingExtraError: OmegaConf is not installed.
         ConfigError: a name in it does not exist, or it leads back to itself.
     """
-    open_ones = {
-        name: setting for name, setting in winners.items() if name not in _LITERAL and has_interpolation(setting.value)
-    }
+    open_ones = _open_ones(winners)
     if not open_ones:
         return {}
     first, setting = next(iter(open_ones.items()))
@@ -52,7 +60,7 @@ def interpolated(winners: Mapping[str, Setting], run_dir: str) -> dict[str, Any]
         purpose = f"{masked(first, setting.value)!r} in {setting.place}"
         raise MissingExtraError("omegaconf", purpose, "pip install 'nbaccel[hydra]'") from None
     root = _tree(winners, open_ones)
-    root[_FREE_PORT] = _free_port() if _mentions(open_ones, _FREE_PORT) else None
+    root[_FREE_PORT] = free_port
     if root.get(_RUN_DIR) is None:
         root[_RUN_DIR] = run_dir
     return {name: _filled(name, setting, root) for name, setting in open_ones.items()}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from nbaccel.config.layers import LAYERS, PARAMS, Layer, Setting, default_layer
-from nbaccel.config.resolve import Resolved, resolve, resolve_layers
+from nbaccel.config.resolve import Once, Resolved, resolve, resolve_layers
 from nbaccel.config.schema import KEYS
 
 LAUNCHED = "NBACCEL_LAUNCHED"
-"""Holds the settings of a launch with their layers and places, as JSON."""
+"""Holds the settings of a launch with their layers and places, and what was decided once, as JSON."""
 
 _MOST_CHARACTERS = 100_000
 """The system refuses a variable above 128 KiB."""
@@ -71,17 +72,20 @@ _VARIABLES = frozenset({key.env for key in KEYS.values()} | set(_TYPE_SWITCHES.v
 
 
 def as_variable(resolved: Resolved) -> str:
-    """The settings of a launch as text, for its workers."""
+    """The settings of a launch as text, for its workers, and what `${run_dir}` and `${free_port}` stand for in all."""
     chains = {
         name: [[setting.value, setting.layer, setting.place] for setting in chain if setting.layer != "default"]
         for name, chain in resolved.chain.items()
         if chain[0].layer != "default"
     }
-    text = json.dumps(chains, default=_jsonable, separators=(",", ":"))
+    text = _as_json(resolved.once, chains)
     if len(text) <= _MOST_CHARACTERS:
         return text
-    small = {name: chain for name, chain in chains.items() if not name.startswith(f"{PARAMS}.")}
-    return json.dumps(small, default=_jsonable, separators=(",", ":"))
+    return _as_json(resolved.once, {name: held for name, held in chains.items() if not name.startswith(f"{PARAMS}.")})
+
+
+def _as_json(once: Once, chains: Mapping[str, list[list[object]]]) -> str:
+    return json.dumps({"once": asdict(once), "settings": chains}, default=_jsonable, separators=(",", ":"))
 
 
 def _jsonable(value: object) -> object:
@@ -103,20 +107,33 @@ def resolve_in_worker(*above: Layer, environ: Mapping[str, str] | None = None) -
     """
     given = os.environ if environ is None else environ
     if LAUNCHED not in given:
-        return resolve(*above, environ=given)
-    layers = _layers_of(given[LAUNCHED])
-    launched = resolve_layers((*layers, default_layer()))
+        found = resolve(*above, environ=given)
+        return resolve(*above, _GPUS_ARE_CHOSEN, environ=given) if _has_chosen_gpus(found, given) else found
+    document = json.loads(given[LAUNCHED])
+    layers, once = _layers_of(document["settings"]), Once(**document["once"])
+    launched = resolve_layers((*layers, default_layer()), once)
     changed = _changed_since(launched, given)
     at = [name for name in LAYERS if name in ("environment", "file", "project", "user")]
     lower = [layer for layer in layers if next(iter(layer.values())).layer in at]
     higher = [layer for layer in layers if layer not in lower]
-    return resolve_layers((*above, *higher, changed, *lower, default_layer()))
+    return resolve_layers((*above, *higher, changed, *lower, default_layer()), once)
 
 
-def _layers_of(text: str) -> list[Layer]:
+_GPUS_ARE_CHOSEN = {"gpu_ids": Setting(None, "environment", "the variable CUDA_VISIBLE_DEVICES of the launcher")}
+
+
+def _has_chosen_gpus(found: Resolved, environ: Mapping[str, str]) -> bool:
+    """Whether another launcher has shown this process the GPUs of a file alone: it would choose among them again."""
+    visible, ids = environ.get("CUDA_VISIBLE_DEVICES"), found.config.gpu_ids
+    if visible is None or ids is None or found.origin("gpu_ids").layer not in ("file", "project", "user"):
+        return False
+    return "LOCAL_RANK" in environ or "WORLD_SIZE" in environ or visible.replace(" ", "") == _text(ids)
+
+
+def _layers_of(chains: Mapping[str, list[tuple[object, str, str]]]) -> list[Layer]:
     """The layers of a launch, highest first."""
     by_layer: dict[str, dict[str, Setting]] = {name: {} for name in LAYERS}
-    for name, chain in json.loads(text).items():
+    for name, chain in chains.items():
         if name == "gpu_ids":  # the worker sees the chosen ones alone
             continue
         for value, layer, place in reversed(chain):

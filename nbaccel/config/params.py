@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, Optional
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -16,7 +16,7 @@ from nbaccel.config.schema import KEYS, SECTIONS
 from nbaccel.config.secrets import masked
 from nbaccel.errors import ConfigError, nearest
 
-_WHOLE = "params"
+WHOLE = "params"
 """A parameter of this name takes all of them."""
 
 
@@ -61,20 +61,29 @@ def filled(
             gave it.
     """
     params = resolved.config.params
-    if not params or not isinstance(kwargs, Mapping):  # else the call's own check says what is wrong
-        return kwargs
-    open_ones = _parameters(function)[len(args) :]
+    if not params or not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
+        return kwargs  # the call's own check says what is wrong
     hints = _hints(function)
     found = dict(kwargs)
-    for parameter in open_ones:
-        if parameter.name in found:
-            continue
-        if parameter.name in params:
-            found[parameter.name] = _fitting(parameter.name, params[parameter.name], hints, resolved)
-        elif parameter.name == _WHOLE:
-            found[_WHOLE] = _fitting(_WHOLE, params, hints, resolved)
+    for name in open_ones(function, len(args), kwargs, params):
+        found[name] = _fitting(name, params.get(name, params), hints, resolved)
     _refuse_others(function, resolved)
     return found
+
+
+def open_ones(
+    function: Callable[..., Any], num_args: int, named: Container[str], params: Mapping[str, Any]
+) -> list[str]:
+    """The parameters of a function that the configuration's fill in: those that the call leaves open.
+
+    Args:
+        function: what is called.
+        num_args: how many positional arguments the call gives.
+        named: names of the keyword arguments that it gives.
+        params: parameters of the configuration; one called `params` takes all of them.
+    """
+    names = [parameter.name for parameter in _parameters(function)[num_args:] if parameter.name not in named]
+    return [name for name in names if name in params or name == WHOLE]
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -96,10 +105,11 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
 def _fitting(name: str, value: Any, hints: Mapping[str, Any], resolved: Resolved) -> Any:
     if name not in hints:
         return as_params(value) if isinstance(value, Mapping) else value
+    hint: Any = hints[name]
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(hints[name], config=_ARBITRARY)
-    except PydanticUserError:  # a model or dataclass brings a configuration of its own
-        adapter = TypeAdapter(hints[name])
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=_ARBITRARY)
+    except PydanticUserError:  # a model brings a configuration of its own; a dataclass takes one that stands around it
+        adapter = TypeAdapter(Optional[hint], config=_ARBITRARY)  # noqa: UP045 - not every annotation knows `|`
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -131,7 +141,7 @@ def _type_name(hint: Any) -> str:
 def _refuse_others(function: Callable[..., Any], resolved: Resolved) -> None:
     """What the caller gave for this very call must be taken; a project's parameters may be for other functions."""
     known = names_of(function)
-    if _WHOLE in known or _takes_any(function):
+    if WHOLE in known or _takes_any(function):
         return
     for name, place in _given_in_call(resolved):
         if name not in known:

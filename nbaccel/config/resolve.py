@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nbaccel.config.explain import Explanation, explanation
 from nbaccel.config.files.legacy import Note
-from nbaccel.config.interpolate import interpolated, nested
+from nbaccel.config.interpolate import interpolated, nested, port_for
 from nbaccel.config.layers import PARAMS, Layer, Setting
 from nbaccel.config.notebook import NOTEBOOK
 from nbaccel.config.reconcile import reconciled
@@ -23,6 +23,22 @@ from nbaccel.config.sources import read_sources
 from nbaccel.errors import ConfigError, nearest
 
 Chain = Mapping[str, tuple[Setting, ...]]
+
+
+@dataclass(frozen=True)
+class Once:
+    """What is decided once for a run, not by each of its workers anew.
+
+    Attributes:
+        run: the name of the run's folder; empty: the time.
+        free_port: the port that `${free_port}` stands for; None: one that is free, if something names it.
+    """
+
+    run: str = ""
+    free_port: int | None = None
+
+
+_NOTHING = Once()
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class Resolved:
         files: these files, the highest layer first.
         dotenv: variables of the project's `.env` file.
         run_dir: the folder of this run, which need not exist; `${run_dir}` stands for it.
+        free_port: the port that `${free_port}` stands for, None where nothing names it.
     """
 
     config: RunConfig
@@ -44,6 +61,7 @@ class Resolved:
     files: tuple[Path, ...] = ()
     dotenv: Mapping[str, str] = field(default_factory=dict)
     run_dir: str = ""
+    free_port: int | None = None
 
     def value(self, key: str) -> Any:
         """The value of a key by its dotted name. Raises ConfigError for a key that does not exist."""
@@ -66,15 +84,15 @@ class Resolved:
     def with_setting(self, key: str, value: object, place: str) -> Any:
         """What a key's value would be, checked, if this was given too. Raises ConfigError if that is not valid."""
         chain = {**self.chain, key: (Setting(value, "call", place), *self._settings(key))}
-        return _made(chain).value(key)
+        return _made(chain, self.once).value(key)
 
     def with_settings(self, values: Mapping[str, object], place: Callable[[str], str]) -> Resolved:
         """The configuration if the caller gave these, too. Raises ConfigError if one is not valid."""
         given = {key: Setting(value, "call", place(key)) for key, value in values.items()}
         layers = [given, *({key: chain[depth]} for key, chain in self.chain.items() for depth in range(len(chain)))]
         chain = merged(layers) if given else self.chain
-        made = _made(chain)
-        return replace(self, config=made.config, chain=chain, run_dir=made.run_dir)
+        made = _made(chain, self.once)
+        return replace(self, config=made.config, chain=chain, run_dir=made.run_dir, free_port=made.free_port)
 
     def explain(self, key: str) -> Explanation:
         """Which value a key has, why, what it shadows, and whether it has an effect; prints as text and as a table.
@@ -93,6 +111,11 @@ class Resolved:
         keys = [*self.chain, *(key for key in other.chain if key not in self.chain)]
         values = {key: (_value_or_none(self, key), _value_or_none(other, key)) for key in keys}
         return {key: (masked(key, a), masked(key, b)) for key, (a, b) in values.items() if a != b}
+
+    @property
+    def once(self) -> Once:
+        """What was decided once, and stays whatever is given beside."""
+        return Once(os.path.basename(self.run_dir), self.free_port)
 
     def _settings(self, key: str) -> tuple[Setting, ...]:
         if key not in self.chain:
@@ -129,14 +152,21 @@ def resolve(
     if sources.unknown:
         raise sources.unknown[0]
     chain = merged((*layers, *sources.layers))
-    made = _made(chain)
+    made = _made(chain, _NOTHING)
     return replace(made, notes=sources.notes, files=sources.files, dotenv=sources.dotenv)
 
 
-def resolve_layers(layers: Iterable[Layer]) -> Resolved:
-    """Merge these layers alone, highest first; nothing else is read. Raises ConfigError as `resolve`."""
-    chain = merged(layers)
-    return _made(chain)
+def resolve_layers(layers: Iterable[Layer], once: Once = _NOTHING) -> Resolved:
+    """Merge these layers alone, highest first; nothing else is read.
+
+    Args:
+        layers: the layers.
+        once: what the run has decided already.
+
+    Raises:
+        ConfigError: as `resolve`.
+    """
+    return _made(merged(layers), once)
 
 
 def merged(layers: Iterable[Layer]) -> Chain:
@@ -177,7 +207,7 @@ def _full_name(key: str, chain: Chain) -> str:
     raise unknown_key(key, "asked for")
 
 
-def _made(chain: Chain) -> Resolved:
+def _made(chain: Chain, once: Once) -> Resolved:
     """The configuration that the winners of a chain make up, checked."""
     winners = {name: settings[0] for name, settings in chain.items()}
     values = {
@@ -185,14 +215,15 @@ def _made(chain: Chain) -> Resolved:
         for name, setting in winners.items()
         if setting.layer != "default" and not _means_default(name, setting)
     }
-    run_dir = _run_dir(values)
-    values |= interpolated(winners, run_dir)
+    run_dir = _run_dir(values, once.run)
+    free_port = once.free_port or port_for(winners)
+    values |= interpolated(winners, run_dir, free_port)
     try:
         config = RunConfig.model_validate(nested(values))
     except ValidationError as error:
         name = _key_at(error.errors()[0]["loc"])
         raise wrong_value(name, chain[name][0], values.get(name)) from None
-    return Resolved(config, chain, run_dir=config.run_dir or run_dir)
+    return Resolved(config, chain, run_dir=config.run_dir or run_dir, free_port=free_port)
 
 
 def _means_default(name: str, setting: Setting) -> bool:
@@ -200,8 +231,8 @@ def _means_default(name: str, setting: Setting) -> bool:
     return setting.value is None and name in KEYS and not KEYS[name].is_nullable
 
 
-def _run_dir(values: Mapping[str, object]) -> str:
-    return os.path.join(str(values.get("project_dir") or "."), "runs", time.strftime("%Y-%m-%d_%H-%M-%S"))
+def _run_dir(values: Mapping[str, object], run: str) -> str:
+    return os.path.join(str(values.get("project_dir") or "."), "runs", run or time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def _key_at(location: tuple[str | int, ...]) -> str:

@@ -19,7 +19,7 @@ from nbaccel.config.interpolate import nested
 from nbaccel.config.layers import PARAMS
 from nbaccel.config.resolve import Resolved
 from nbaccel.config.schema import KEYS
-from nbaccel.config.secrets import is_secret, masked
+from nbaccel.config.secrets import is_secret, without_secrets
 from nbaccel.errors import ConfigError
 
 FILE = "nbaccel_config.yaml"
@@ -38,9 +38,9 @@ def snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Sequence[
         command: the script and its arguments; empty for a run of a notebook.
 
     Returns:
-        The text of the file. Keys that hold secrets are left out: whoever runs it again gives them anew.
+        The text of the file. Keys that hold secrets are null: whoever runs it again gives them anew.
     """
-    given = {name: _plain(masked(name, resolved.value(name))) for name in resolved.given() if not is_secret(name)}
+    given = {name: _plain(without_secrets(name, resolved.value(name))) for name in resolved.given()}
     rest = {
         name: _plain(key.default)
         for name, key in KEYS.items()
@@ -51,6 +51,7 @@ def snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Sequence[
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": list(command),
         "config": nested(given),
+        "secrets": [name for name in given if is_secret(name) and resolved.value(name) is not None],
         "origins": {name: f"{resolved.origin(name).place} ({resolved.origin(name).layer})" for name in given},
         "defaults": nested(rest),
         "versions": {"python": sys.version.split()[0], "nbaccel": __version__, **_versions()},

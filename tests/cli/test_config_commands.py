@@ -17,10 +17,11 @@ import nbaccel
 from nbaccel.cli.config import command
 from nbaccel.cli.config.change import kind_of_run
 from nbaccel.cli.config.paint import print_diff
-from nbaccel.config import NOTEBOOK
+from nbaccel.config import NOTEBOOK, call_layer, resolve
 from nbaccel.config.commands import Changed, differences, read_snapshot, set_value, show, target_file, unset_value, why
 from nbaccel.config.commands.change import _outcome
 from nbaccel.config.commands.look import in_force
+from nbaccel.config.snapshot import snapshot
 from nbaccel.errors import ConfigError, ConfigFileError, NbaccelError
 from nbaccel.machine import Gpu, Machine
 
@@ -509,6 +510,23 @@ def test_replay_says_what_has_changed(recorded: Path, monkeypatch: pytest.Monkey
     assert "note: seed was None then and is 3 now, from .accelerate/default_config.yaml:1:7 (project)" in notes
     assert "note: params.hf_token was a secret, which snapshots do not hold: set the variable HF_TOKEN" in notes
     assert not any("use_cpu" in note for note in notes)
+
+
+def test_a_snapshot_names_its_secrets_and_replay_takes_them_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("train.py", "")
+    given = call_layer({"params": {"hub": {"token": "hush", "name": "me"}, "pad_token": "<pad>", "api_key": None}})
+    text = snapshot(resolve(given), command=["train.py"])
+    assert "hush" not in text
+    path = write("run.yaml", text)
+    assert read_snapshot(path).secrets == ("params.hub.token",)
+    note = "note: params.hub.token was a secret, which snapshots do not hold: set the variable HUB_TOKEN"
+    notes = [line for line in run("replay", "run.yaml", "--dry-run").splitlines() if line.startswith("note: params")]
+    assert notes == [note]
+    monkeypatch.setenv("HUB_TOKEN", "hush again")
+    assert resolve(config_file=path).config.params == {
+        "hub": {"token": "hush again", "name": "me"}, "pad_token": "<pad>", "api_key": None,
+    }  # fmt: skip
+    assert "params." not in "".join(read_snapshot(path).notes())
 
 
 def test_replay_of_a_notebooks_run_needs_a_script() -> None:

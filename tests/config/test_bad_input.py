@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -461,6 +462,27 @@ def test_a_parameter_must_fit_the_function(params: dict[str, object], said: str,
     resolved = project.resolve(given("call", params=params))
     with pytest.raises(ConfigError, match=said):
         filled(_train, (), {}, resolved)
+
+
+class _Schedule:
+    """A type that pydantic does not know."""
+
+
+@dataclass
+class _Options:
+    schedule: _Schedule
+    epochs: int = 1
+
+
+def test_a_dataclass_may_hold_what_pydantic_does_not_know(project: Project) -> None:
+    def train(options: _Options) -> None: ...
+
+    schedule = _Schedule()
+    project_of = lambda options: project.resolve(given("call", params={"options": options}))  # noqa: E731
+    with pytest.raises(ConfigError, match=r"params\.options\.schedule='linear'.*instance of _Schedule"):
+        filled(train, (), {}, project_of({"schedule": "linear"}))
+    named = filled(train, (), {}, project_of(_Options(schedule, 3)))
+    assert named == {"options": _Options(schedule, 3)}
 
 
 def test_a_parameter_that_is_not_there_is_named() -> None:

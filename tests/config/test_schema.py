@@ -12,7 +12,7 @@ from projects import Project, error_of, given
 
 from nbaccel.config import COMMON, KEYS, NOTEBOOK, SECTIONS, SHORTHANDS, Key, RunConfig, table
 from nbaccel.config.params import filled
-from nbaccel.config.secrets import MASK, is_secret, masked
+from nbaccel.config.secrets import MASK, is_secret, masked, without_secrets
 from nbaccel.errors import ConfigError
 from nbaccel.runtime import handlers
 
@@ -119,6 +119,24 @@ def _numbers(possible: str) -> tuple[list[object], list[object]]:
     illegal: list[object] = ["x", True, [1], *([0.5] if whole else [])]
     illegal += [float(low) - (step if kind == "from" else 0)] if low else []
     return [*legal, *([float(high)] if high else [])], [*illegal, *([float(high) + 1] if high else [])]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a, b", ("a, b",)),
+        ('["a, b", "c"]', ("a, b", "c")),
+        ("['a', \"it's\"]", ("a", "it's")),
+        (r'["\ud83c\udf89"]', ("\N{PARTY POPPER}",)),
+        ("[]", ()),
+        ("[ -f x ] && y", ("[ -f x ] && y",)),
+        ("[ 1 ]", ("[ 1 ]",)),
+        ('["a"], ["b"]', ('["a"], ["b"]',)),
+        (['["a"]', "b"], ('["a"]', "b")),
+    ],
+)
+def test_lines_are_one_text_or_a_list_of_texts(project: Project, text: object, lines: tuple[str, ...]) -> None:
+    assert project.resolve(given("call", commands=text)).config.commands == lines
 
 
 @pytest.mark.parametrize("key", [key for key in ALL if key.name != "params"], ids=of_key)
@@ -340,3 +358,33 @@ def test_what_is_secret_is_told_by_names(name: str, value: object, shown: object
 
 def test_names_that_only_look_like_secrets_are_none() -> None:
     assert not any(map(is_secret, ("params.keyboard", "params.tokenizer", "params.max_tokens", "mixed_precision")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pad_token",
+        "params.eos_token",
+        "params.data.mask-token",
+        "loss_per_token",
+        "label_key",
+        "TEXT_KEY",
+        "params.sort_key",
+    ],
+)
+def test_tokens_of_a_vocabulary_and_keys_of_columns_are_no_secrets(name: str) -> None:
+    assert not is_secret(name)
+    assert masked(name, "<pad>") == "<pad>"
+
+
+@pytest.mark.parametrize(
+    "name", ["token", "params.hf_token", "user_token", "key", "text_api_key", "params.pad.token", "AUDIO_SECRET"]
+)
+def test_what_may_be_a_secret_is_one(name: str) -> None:
+    assert is_secret(name)
+
+
+def test_a_file_holds_null_in_place_of_a_secret() -> None:
+    value = {"pad_token": "<pad>", "hub": {"token": "hunter", "name": "me"}, "logins": [{"api_key": "hunter"}]}
+    held = {"pad_token": "<pad>", "hub": {"token": None, "name": "me"}, "logins": [{"api_key": MASK}]}
+    assert without_secrets("params", value) == held

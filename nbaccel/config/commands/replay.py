@@ -16,10 +16,8 @@ from nbaccel.config.commands.look import File, in_force
 from nbaccel.config.files.find import shown
 from nbaccel.config.files.parse import parse, read_text
 from nbaccel.config.files.read import SNAPSHOT, read_layer
-from nbaccel.config.layers import PARAMS
 from nbaccel.config.resolve import Resolved
-from nbaccel.config.schema import KEYS
-from nbaccel.config.secrets import MASK, masked
+from nbaccel.config.secrets import MASK, masked, variable_of
 from nbaccel.errors import ConfigError, ConfigFileError
 
 _OF_THIS_RUN = frozenset({"run_dir", "profile", "start_method"})
@@ -36,11 +34,13 @@ class Snapshot:
         path: the file.
         command: the script and its arguments; empty for a run of a notebook.
         versions: versions of packages then, by name.
+        secrets: keys whose values it does not hold.
     """
 
     path: Path
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
 
     def launch_words(self, script: tuple[str, ...] = (), *, dry_run: bool = False) -> list[str]:
         """The words behind `nbaccel launch`.
@@ -70,9 +70,10 @@ class Snapshot:
                 yield f"{name} was {then} then and is {now} now"
         resolved = in_force(self.path)
         for key in resolved.given():
-            if MASK in str(resolved.value(key)):
-                yield f"{key} was a secret, which snapshots do not hold: set the variable {_variable(key)}"
-            else:
+            value = resolved.value(key)
+            if MASK in str(value) or (key in self.secrets and value is None):
+                yield f"{key} was a secret, which snapshots do not hold: set the variable {variable_of(key)}"
+            elif key not in self.secrets:
                 yield from self._difference(key, resolved)
 
     def _difference(self, key: str, resolved: Resolved) -> Iterator[str]:
@@ -98,7 +99,12 @@ def read_snapshot(file: File) -> Snapshot:
     if SNAPSHOT not in document:
         raise ConfigFileError(called, "this is no snapshot of a run", "Use `nbaccel launch --config-file` for others.")
     command, versions = document.get("command"), document.get("versions")
-    return Snapshot(path, _words(command), {name: str(then) for name, then in _mapping(versions).items()})
+    return Snapshot(
+        path,
+        _words(command),
+        {name: str(then) for name, then in _mapping(versions).items()},
+        _words(document.get("secrets")),
+    )
 
 
 def _words(command: Any) -> tuple[str, ...]:
@@ -107,10 +113,6 @@ def _words(command: Any) -> tuple[str, ...]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _variable(key: str) -> str:
-    return KEYS[key].env if key in KEYS else key.removeprefix(f"{PARAMS}.").upper().replace(".", "_")
 
 
 def _version(name: str) -> str:

@@ -31,6 +31,7 @@ class FileLayer:
         unknown: the errors for keys that nobody knows; a newer version may.
         notes: what is old in it.
         stamps: the files that were read, each with its time and size, to see whether they have changed.
+        included: the settings of included files alone.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class FileLayer:
     unknown: tuple[ConfigError, ...] = ()
     notes: tuple[Note, ...] = ()
     stamps: tuple[tuple[Path, tuple[int, int, int]], ...] = ()
+    included: Mapping[str, Setting] = field(default_factory=dict)
 
 
 _read: dict[tuple[Path, str, str], FileLayer] = {}
@@ -89,6 +91,7 @@ def _fresh(path: Path, layer: str, above: tuple[Path, ...]) -> FileLayer:
         (*(problem for below in included for problem in below.unknown), *unknown),
         (*(note for below in included for note in below.notes), *notes),
         stamps,
+        settings,
     )
 
 

@@ -270,7 +270,7 @@ def _with(text: Edited, key: str, value: object, called: str) -> Edited:
     """The text with a key set: where it stands already, under today's name, and nowhere else."""
     mine = [entry for entry in _entries(text.text, called) if entry.key == key and text.has(entry.path)]
     home = mine[0].path if mine and key not in KEYS else _home(key)  # a parameter may be spelt with dots
-    if [entry.path for entry in mine] == [home] and _is_same(mine[0].written.plain(), value):
+    if [entry.path for entry in mine] == [home] and is_same(mine[0].written.plain(), value):
         return text
     beside = [entry for entry in mine if entry.path[:-1] == home[:-1]]
     comment = text.comment((beside or mine)[0].path) if mine else ""
@@ -312,8 +312,12 @@ def _without(text: Edited, key: str, called: str) -> Edited:
     return text
 
 
-def _is_same(one: object, other: object) -> bool:
-    """Whether two values say the same: 5 and 5.0 do, 1 and true do not, not-a-number is itself."""
+def is_same(one: object, other: object) -> bool:
+    """Whether two values say the same: 5 and 5.0 do, 1 and true do not, at any depth; not-a-number is itself."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(is_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
     return repr(one) == repr(other) or (one == other and isinstance(one, bool) is isinstance(other, bool))
 
 
@@ -326,7 +330,7 @@ def _refuse_misread(wanted: Mapping[str, Any], after: str, called: str) -> None:
     """A value that is not read as it was meant: JSON has no infinity."""
     said = _said(_entries(after, called))
     for key, value in wanted.items():
-        if value is not UNSET and key in said and not _is_same(said[key], value):
+        if value is not UNSET and key in said and not is_same(said[key], value):
             raise ConfigError(f"{key}={masked(key, value)!r}", f"for {called}", "what this kind of file can hold")
 
 
@@ -334,7 +338,7 @@ def _refuse_others(expected: Mapping[str, Any], after: str, called: str) -> None
     """A change that changes other keys, too, is none; a value that two keys share by an anchor would be one."""
     said = _said(_entries(after, called))
     names = {**expected, **said}
-    other = next((name for name in names if not _is_same(said.get(name, UNSET), expected.get(name, UNSET))), None)
+    other = next((name for name in names if not is_same(said.get(name, UNSET), expected.get(name, UNSET))), None)
     if other is not None:
         problem = f"this would change {other}, too; the two may share a value by an anchor"
         raise ConfigFileError(called, problem, "Change the file by hand.")

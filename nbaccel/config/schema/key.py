@@ -146,20 +146,30 @@ def _whole(text: str) -> Any:
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if value.startswith("["):  # a list of texts, as Accelerate writes it into a variable
+    held = _list_in(value)
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if held is None else held
+
+
+def listed(value: Any) -> Any:
+    """Several texts; one text is a list of one, unless it is written as a list of texts."""
+    if not isinstance(value, str):
+        return value
+    held = _list_in(value)  # `[ -f x ] && y` is a command
+    return held if isinstance(held, list) and all(isinstance(line, str) for line in held) else (value,)
+
+
+def _list_in(text: str) -> Any:
+    """The list that a text is, in JSON or, as Accelerate writes it into a variable, in Python's words; else None."""
+    for read in (json.loads, ast.literal_eval) if text.startswith("[") else ():
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            return ast.literal_eval(value)
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+            return read(text)
+    return None
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several names; a text is split at its commas."""
-Lines = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-"""Several texts; one text is a list of one."""
+Lines = Annotated[tuple[str, ...], BeforeValidator(listed)]
+"""Several texts, as `listed` reads them."""
 
 
 def keys_of(model: type[BaseModel], section: str = "", inherited: Mapping[str, Any] | None = None) -> Iterator[Key]:

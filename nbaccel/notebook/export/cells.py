@@ -6,13 +6,17 @@ import ast
 import builtins
 import re
 import symtable
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
+from nbaccel.notebook.export.edits import Change, edited
 from nbaccel.notebook.names import used_names
 
-LAUNCHERS = frozenset({"notebook_launcher", "debug_launcher", "submit"})
+_LAUNCHERS = frozenset({"notebook_launcher", "debug_launcher"})
+_AMBIGUOUS = ("submit", "Session")
+"""Names of nbaccel's that others have too: executors, above all."""
 _MAGIC = re.compile(r"\s*%%(\w+)[ \t]*(.*)")
 _OF_PYTHON = frozenset({"accelerate", "time", "timeit", "capture", "prun"})
 """Cell magics whose cells are Python."""
@@ -29,6 +33,8 @@ class Cell:
         raw: as it was written.
         line: what stands after `%%accelerate`, None for a cell of the kernel.
         session: the line of the session's start if it ran in one, else None.
+        keeps: whether the names that it binds outlive it; those of `%%timeit` do not.
+        ours: how this notebook writes names that others have too: `nb.submit` for `submit`.
     """
 
     number: int
@@ -36,6 +42,8 @@ class Cell:
     raw: str
     line: str | None = None
     session: str | None = None
+    keeps: bool = True
+    ours: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -62,6 +70,8 @@ class Cell:
         """Names that it binds in the notebook, or in a session's workers."""
         if self.line is not None and self.session is None:
             return self.outputs
+        if not self.keeps:
+            return frozenset()
         own = (symbol for symbol in self._table.get_symbols() if symbol.is_assigned() or symbol.is_imported())
         return frozenset(symbol.get_name() for symbol in own)
 
@@ -95,18 +105,31 @@ class Cell:
     @cached_property
     def launches(self) -> tuple[ast.Call, ...]:
         """Calls of a launcher that run with the cell."""
-        return tuple(call for statement in self.tree.body for call in launches_of(statement))
+        return tuple(call for statement in self.tree.body for call in self.launches_of(statement))
 
+    @cached_property
+    def submitted(self) -> tuple[ast.Call, ...]:
+        """Those of its launches that give back a job."""
+        return tuple(call for call in self.launches if self._called(call) == "submit")
 
-def launches_of(statement: ast.stmt) -> Iterator[ast.Call]:
-    """Calls of a launcher in a statement, those in functions that it defines left out."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            if name in LAUNCHERS and node.args:
+    @cached_property
+    def starts_session(self) -> bool:
+        """Whether it makes a `Session`."""
+        return any(isinstance(node, ast.Call) and self._called(node) == "Session" for node in ast.walk(self.tree))
+
+    def launches_of(self, statement: ast.stmt) -> Iterator[ast.Call]:
+        """Calls of a launcher in a statement, those in functions that it defines left out."""
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            return
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Call) and node.args and self._called(node) in {*_LAUNCHERS, "submit"}:
                 yield node
+
+    def _called(self, call: ast.Call) -> str:
+        """What of nbaccel's a call calls, empty for something else."""
+        written = ast.unparse(call.func)
+        name = written.rpartition(".")[2]
+        return name if name in _LAUNCHERS else self.ours.get(written, "")
 
 
 def _of_functions(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
@@ -127,7 +150,7 @@ def _globals(table: symtable.SymbolTable) -> Iterator[str]:
     return (symbol.get_name() for symbol in table.get_symbols() if symbol.is_global() and symbol.is_referenced())
 
 
-_HARMLESS = frozenset(dir(builtins)) | {"display"} | LAUNCHERS
+_HARMLESS = frozenset(dir(builtins)) | {"display", "submit"} | _LAUNCHERS
 _SETTING = re.compile(
     r"seed|manual_seed|set_|insert|append|extend|update|setdefault|filter|simplefilter|basicConfig|use_"
 )
@@ -137,7 +160,7 @@ _SETTING = re.compile(
 def _changed(tree: ast.Module) -> Iterator[str]:
     for node in _run_at_once(tree):
         if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-            yield from _root(node)
+            yield from root_of(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             yield from _changed_by(node.value)
 
@@ -152,11 +175,11 @@ def _run_at_once(tree: ast.AST) -> Iterator[ast.AST]:
 
 def _changed_by(call: ast.Call) -> Iterator[str]:
     if isinstance(call.func, ast.Attribute):
-        yield from _root(call.func) if _SETTING.match(call.func.attr) else ()
+        yield from root_of(call.func) if _SETTING.match(call.func.attr) else ()
     elif isinstance(call.func, ast.Name) and call.func.id in _HARMLESS:
         return
     for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
-        yield from _root(argument)
+        yield from root_of(argument)
 
 
 def _asked(tree: ast.Module) -> Iterator[str]:
@@ -166,10 +189,10 @@ def _asked(tree: ast.Module) -> Iterator[str]:
             and isinstance(node.value, ast.Call)
             and isinstance(node.value.func, ast.Attribute)
         ):
-            yield from _root(node.value.func)
+            yield from root_of(node.value.func)
 
 
-def _root(node: ast.expr) -> Iterator[str]:
+def root_of(node: ast.expr) -> Iterator[str]:
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     if isinstance(node, ast.Name):
@@ -193,22 +216,68 @@ def read_cells(written: Sequence[str], failed: Collection[int], transform: Calla
         if cell is not None:
             cells.append(cell)
         for word, line in _SESSION.findall(raw):
-            session = None if word == "stop" else line or session or ""
-    return cells
+            session = None if word == "stop" else f"{session or ''} {line}".strip()  # a restart keeps what was given
+    ours = {spelt: name for cell in cells for spelt, name in _imported(cell.tree)}
+    return [replace(cell, ours={f"nbaccel.{name}": name for name in _AMBIGUOUS} | ours) for cell in cells]
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """How imports of nbaccel let its ambiguous names be written."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.asname or alias.name for alias in node.names if alias.name == "nbaccel"]
+            yield from ((f"{module}.{name}", name) for module in modules for name in _AMBIGUOUS)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "nbaccel":
+            for alias in node.names:
+                names = _AMBIGUOUS if alias.name == "*" else (alias.name,)
+                yield from ((alias.asname or name, name) for name in names if name in _AMBIGUOUS)
 
 
 def _read(number: int, raw: str, transform: Callable[[str], str], session: str | None) -> Cell | None:
-    magic = _MAGIC.match(raw)
-    if magic and magic[1] not in _OF_PYTHON:
-        return None
-    on_workers = magic is not None and magic[1] == "accelerate"
-    line = magic[2].strip() if magic and on_workers else None
-    body = raw[magic.end() :].lstrip("\n") if magic else raw
+    magics: dict[str, str] = {}
+    body = raw
+    while magic := _MAGIC.match(body):
+        if magic[1] not in _OF_PYTHON:
+            return None
+        magics.setdefault(magic[1], magic[2].strip())
+        body = body[magic.end() :].lstrip("\n")
+    line = magics.get("accelerate")
     held = session if line is not None and "--new" not in line.split() else None
-    cell = Cell(number, transform(body), raw, line, held)
     try:
+        cell = Cell(number, _untimed(transform(body)), raw, line, held, keeps="timeit" not in magics)
         assert cell.tree
         assert cell.reads is not None
     except (SyntaxError, ValueError):
         return None
     return cell
+
+
+def _untimed(source: str) -> str:
+    """Python without the magics of lines that only time what stands behind them."""
+    return edited(source, [change for node in ast.walk(ast.parse(source)) for change in _timed(node)])
+
+
+def _timed(node: ast.AST) -> Iterator[Change]:
+    if not isinstance(node, ast.Expr | ast.Assign) or not isinstance(node.value, ast.Call):
+        return
+    words = [one.value for one in node.value.args if isinstance(one, ast.Constant)]
+    if ast.unparse(node.value.func) != "get_ipython().run_line_magic" or len(words) != 2:
+        return
+    magic, text = words[0], str(words[1])
+    if magic == "timeit":
+        text = _OF_TIMEIT.sub("", text)
+    binds = magic in ("time", "prun") and isinstance(node, ast.Expr)
+    shown = (magic == "time") if isinstance(node, ast.Assign) else (magic == "timeit")
+    if (binds and _is_python(text, "exec")) or (shown and _is_python(text, "eval")):
+        yield node.value, text
+
+
+_OF_TIMEIT = re.compile(r"^(-([nrp]\s*\d+|[tcqov]+)\s+)*")
+
+
+def _is_python(text: str, mode: Literal["exec", "eval"]) -> bool:
+    try:
+        ast.parse(text, mode=mode)
+    except SyntaxError:
+        return False
+    return True

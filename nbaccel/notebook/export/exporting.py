@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
-import inspect
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +15,17 @@ from typing import Any, NoReturn
 from IPython.core.error import UsageError
 
 from nbaccel.config import Resolved
-from nbaccel.config.secrets import is_secret
+from nbaccel.config.layers import PARAMS
+from nbaccel.config.params import open_ones
+from nbaccel.config.secrets import variable_of, without_secrets
 from nbaccel.errors import CallError, ConfigError, StateError
 from nbaccel.look import bold, code, div, heading, joined, quiet, region, table
 from nbaccel.notebook.export.cells import Cell, read_cells
-from nbaccel.notebook.export.choosing import choose, find_notebook, launched_names, tagged_sources
+from nbaccel.notebook.export.choosing import choose, find_notebook, tagged_sources
+from nbaccel.notebook.export.jobs import asked_of_jobs, job_names
 from nbaccel.notebook.export.needs import Needs, needs_of
 from nbaccel.notebook.export.script import Script
-from nbaccel.notebook.export.settings import as_yaml, settings_of
+from nbaccel.notebook.export.settings import arguments_of, as_yaml, plain, secrets_of, settings_of
 from nbaccel.notebook.guide import command_help
 from nbaccel.notebook.screen import current_shell
 
@@ -108,20 +111,20 @@ def _write(
     script: Path, chosen: Sequence[Cell], needs: Needs, namespace: Mapping[str, Any], file: Path | None, *, force: bool
 ) -> Exported:
     resolved, unknown = settings_of(chosen, namespace)
-    settings = as_yaml(resolved)
+    settings, hidden = as_yaml(resolved), secrets_of(resolved)
     config = script.with_suffix(".yaml") if settings else None
     words = ["nbaccel", "launch", *(["--config_file", str(config)] if config else []), str(script)]
     command = shlex.join(words)
     title = f"Exported from {file.name if file is not None else 'a notebook'} by %accelerate export."
-    params = {name: value for name, value in resolved.config.params.items() if not is_secret(name)}
-    extra = _filled_in(chosen, resolved, namespace)
+    params = resolved.config.params
+    extra, unsure = _filled_in(chosen, resolved, namespace)
     reads_params = any("params" in cell.reads | cell.reads_later for cell in (*chosen, *needs.cells))
     text = Script(
         title,
         command,
         needs.cells,
         chosen,
-        params=params if params and (reads_params or extra) else None,
+        params=plain(without_secrets(PARAMS, params)) if params and (reads_params or extra) else None,
         config=config.name if config else None,
         seed=resolved.config.seed,
         extra=extra,
@@ -135,21 +138,54 @@ def _write(
     why = {cell.number: "launched" if cell.line is not None or cell.launches else "chosen" for cell in chosen}
     why |= {number: f"for {', '.join(names)}" for number, names in needs.names.items()}
     notes = [f"{setting} is no literal value: set it in the configuration" for setting in unknown]
+    notes += unsure
+    notes += [f"{key} holds a secret, which files do not: set the variable {variable_of(key)}" for key in hidden]
+    notes += _without_counterpart(chosen, needs.cells)
     notes += [f"no cell of this kernel defines {name}" for name in needs.missing]
     return Exported(script, config, command, tuple(sorted(why.items())), tuple(notes))
 
 
-def _filled_in(chosen: Sequence[Cell], resolved: Resolved, namespace: Mapping[str, Any]) -> dict[str, str]:
-    """Arguments that the configuration's `params` give to launched functions, as code."""
-    found = {}
-    for cell in chosen:
-        for name, call in zip(launched_names(cell), cell.launches, strict=False):
-            given = {keyword.arg for keyword in call.keywords}
-            if len(call.args) > 1 or given & {"args", "kwargs"} or not callable(namespace.get(name)):
-                continue
-            taken = inspect.signature(namespace[name]).parameters
-            found[name] = ", ".join(f"{one}=params.{one}" for one in resolved.config.params if one in taken)
-    return {name: arguments for name, arguments in found.items() if arguments}
+def _filled_in(
+    chosen: Sequence[Cell], resolved: Resolved, namespace: Mapping[str, Any]
+) -> tuple[dict[ast.Call, list[str]], list[str]]:
+    """The arguments that the configuration's `params` give to launched functions, by the launch, and notes.
+
+    A note stands for a launch of which it cannot be said which arguments it gives itself.
+    """
+    found: dict[ast.Call, list[str]] = {}
+    notes = []
+    for call in (call for cell in chosen for call in cell.launches):
+        name = ast.unparse(call.args[0])
+        function = namespace.get(name)
+        if not resolved.config.params or not callable(function):
+            continue
+        try:
+            num_args, named = arguments_of(call, namespace)
+        except LookupError as error:
+            if open_ones(function, 0, (), resolved.config.params):
+                notes.append(
+                    f"{name}() gets no parameters of the configuration beside {error}: write them into its call"
+                )
+            continue
+        names = open_ones(function, num_args, named, resolved.config.params)
+        found |= {call: names} if names else {}
+    return found, notes
+
+
+def _without_counterpart(chosen: Sequence[Cell], needed: Sequence[Cell]) -> list[str]:
+    """What cells do that a script cannot."""
+    jobs = job_names(chosen)
+    asked = ((cell, asked_of_jobs(one, cell, jobs)) for cell in chosen for one in cell.tree.body)
+    notes = [
+        f"cell [{cell.number}]: {ast.unparse(node)} is asked of a job, and a script has none"
+        for cell, nodes in asked
+        for node in nodes
+    ]
+    return notes + [
+        f"cell [{cell.number}] makes a Session, which workers cannot: call its functions themselves"
+        for cell in (*needed, *chosen)
+        if cell.starts_session
+    ]
 
 
 def _refuse_differing(files: Mapping[Path, str], *, force: bool) -> None:
