@@ -65,6 +65,19 @@ def test_ipython_in_a_terminal(tmp_path: Path) -> None:
     assert done.stdout.split() == ["rank", "0", "[1]", "rank", "1", "42"]
 
 
+def test_progress_in_a_terminal_stays_one_line_until_the_end(tmp_path: Path) -> None:
+    cell = "from nbaccel import tqdm\nimport time\nfor _ in tqdm(range(20), desc='epoch'): time.sleep(0.02)\n40 + 2"
+    lines = f"%load_ext nbaccel\nget_ipython().run_cell_magic('accelerate', '-n 2', {cell!r})\n"
+    (tmp_path / "lines.ipy").write_text(lines)
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "lines.ipy"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100)  # carriage returns as they are
+    assert done.stdout == b"42\n"
+    first, last, end = done.stderr.decode().split("\n")
+    *live, first = first.split("\r")
+    assert {line[:13] for line in live if line.strip()} == {"rank 0 epoch:"}
+    assert [line.split("|")[0] for line in (first, last, end)] == ["rank 0 epoch: 100%", "rank 1 epoch: 100%", ""]
+
+
 def test_an_error_ends_a_script_with_the_remote_message(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from nbaccel import notebook_launcher\n"

@@ -135,6 +135,12 @@ class Bars:
         lines = [line for block in self._in_order() for line in block.lines()]
         return "\n".join([f"({_earlier(self.num_forgotten)})", *lines] if self.num_forgotten else lines)
 
+    def line(self, rank: int) -> str:
+        """The bar that a rank has opened last, of those that it has not closed if there are some; empty without one."""
+        own = [block for block in self._in_order() if rank in block.states]
+        is_open = [block for block in own if not block.states[rank].closed]
+        return (is_open or own)[-1].line(rank) if own else ""
+
     def _in_order(self) -> list[_Block]:
         return [block for _, block in sorted(self._blocks.items())]
 
@@ -194,18 +200,26 @@ class _Block:
 
     def rows(self) -> list[_Row]:
         """What is shown of it, line by line."""
-        if len(self.states) == 1 and not self.names_ranks:
-            return [_Row("", state) for state in self.states.values()]
-        if self.is_crowded:
-            return self._typical_rows()
-        return [_Row(self._name(rank), state) for rank, state in self.in_order()]
+        return self._typical_rows() if self.is_crowded else [self._row(rank) for rank, _ in self.in_order()]
+
+    def line(self, rank: int) -> str:
+        """One rank's bar."""
+        row = self._row(rank)
+        return row.state.meter(self._title_of(row))
 
     def lines(self) -> list[str]:
         rows = self.rows()
-        titles = [f"{row.name} {self.title}".strip() if self.title or row.name else row.state.desc for row in rows]
+        titles = [self._title_of(row) for row in rows]
         width = max(map(len, titles))
         lines = [row.state.meter(f"{title:>{width}}") for row, title in zip(rows, titles, strict=True)]
         return [*lines, f"{f'all {len(self.states)} ranks':>{width}}: {self._strip()}"] if self.is_crowded else lines
+
+    def _title_of(self, row: _Row) -> str:
+        return f"{row.name} {self.title}".strip() if self.title or row.name else row.state.desc
+
+    def _row(self, rank: int) -> _Row:
+        names_rank = len(self.states) > 1 or self.names_ranks
+        return _Row(self._name(rank) if names_rank else "", self.states[rank])
 
     def _name(self, rank: int) -> str:
         digits = len(str(max(self.states)))

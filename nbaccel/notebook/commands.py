@@ -8,7 +8,9 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from nbaccel import launch
-from nbaccel.config import call_layer
+from nbaccel.config import KEYS, call_layer
+from nbaccel.config.interpolate import nested
+from nbaccel.config.layers import PARAMS
 from nbaccel.errors import CallError, ConfigError, PlanError, StateError, nearest
 from nbaccel.launch.checkup import check_up
 from nbaccel.launch.selftest import run_test
@@ -22,6 +24,12 @@ from nbaccel.notebook.screen import screen_for
 
 PROGRAM = "%accelerate"
 _CHECK_TIMEOUT_S = 60.0
+
+
+class _Started:
+    """What was given for the running session, by `start` and each `restart` after it."""
+
+    line = Line({})
 
 
 def run_line(shell: Any, line: str) -> Any:
@@ -55,7 +63,7 @@ def _help(words: Line) -> str:
 
 
 def _describe(shell: Any, words: Line) -> None:
-    if sessions.current() is not None and not words.settings:
+    if sessions.current() is not None and not words.settings and words.config_file is None:
         print(sessions.running().status().headline)
         return
     resolved, plan = decided(shell, words)
@@ -67,7 +75,9 @@ def _describe(shell: Any, words: Line) -> None:
 
 def _start(shell: Any, words: Line, rest: list[str]) -> None:
     _refuse_words("start", rest)
-    print(sessions.start(decided(shell, words)[0]).status().headline)
+    session = sessions.start(decided(shell, words)[0])
+    _Started.line = words
+    print(session.status().headline)
 
 
 def _stop(shell: Any, words: Line, rest: list[str]) -> None:
@@ -78,12 +88,15 @@ def _stop(shell: Any, words: Line, rest: list[str]) -> None:
 
 def _restart(shell: Any, words: Line, rest: list[str]) -> None:
     _refuse_words("restart", rest)
-    if words.settings:
-        resolved = decided(shell, words)[0]
+    session = sessions.running()
+    joined = _Started.line.joined(words)
+    resolved, plan = decided(shell, joined)
+    if session.is_same(resolved, plan):
+        session.restart()
+    else:
         sessions.stop()
         sessions.start(resolved)
-    else:
-        sessions.running().restart()
+    _Started.line = joined
     print(f"{sessions.running().status().headline}; its variables are gone")
 
 
@@ -153,8 +166,12 @@ def _form(shell: Any, words: Line, rest: list[str]) -> Any:
         hint = nearest(name, (known for known, value in shell.user_ns.items() if callable(value)))
         raise CallError(f"the notebook has no function {name!r}.{f' Did you mean {hint!r}?' if hint else ''}")
     resolved = decided(shell, words)[0]
-    keys = {key: resolved.value(key) for key in words.settings if not key.startswith("params.")}
-    return LaunchForm(shell.user_ns[name], namespace=shell.user_ns, **keys)
+    layer = call_layer(words.settings, flag_of)
+    values = {key: resolved.value(key) for key in layer if key in KEYS}
+    keys: dict[str, Any] = {key: "none" if value is None else value for key, value in values.items()}  # None: not given
+    params = nested({key: setting.value for key, setting in layer.items() if key not in KEYS}).get(PARAMS)
+    function = shell.user_ns[name]
+    return LaunchForm(function, namespace=shell.user_ns, params=params, config=words.config_file, **keys)
 
 
 def _profile(words: Line) -> str | None:

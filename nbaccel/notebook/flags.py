@@ -6,7 +6,8 @@ import argparse
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from keyword import iskeyword
 from typing import NoReturn
 
 from IPython.core.error import UsageError
@@ -42,6 +43,10 @@ class Line:
     background: str | None = None
     words: tuple[str, ...] = ()
     wants_help: bool = False
+
+    def joined(self, later: Line) -> Line:
+        """The configuration that this line gives, with what a later one says on top."""
+        return Line({**self.settings, **later.settings}, later.config_file or self.config_file)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,10 +143,15 @@ def parse(line: str, *, commands: bool = False) -> Line:
     Raises:
         UsageError: something is no flag or command; says which one was probably meant.
     """
+    return _parsed(line, commands) if "=" in line else _remembered(line, commands)  # a parameter's list may be changed
+
+
+def _parsed(line: str, commands: bool) -> Line:
     given, unknown = parser().parse_known_args(_switches_settled(_words(line)))
     settings = vars(given)
     wants_help = settings.pop("help", False)
-    by_word, others = overrides(unknown)
+    background, word = _handle(settings.pop("background", None))
+    by_word, others = overrides([*word, *unknown])
     flags = [word for word in others if word.startswith("-")]
     if flags or (others and not commands and not wants_help):
         _refuse((flags or others)[0])
@@ -152,11 +162,24 @@ def parse(line: str, *, commands: bool = False) -> Line:
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()),
         ranks=None if ranks is None else parse_ranks(ranks),
         fresh=settings.pop("fresh", False),
-        background=settings.pop("background", None),
+        background=background,
         words=tuple(others),
         wants_help=wants_help,
         settings={**settings, **by_word},
     )
+
+
+_remembered = lru_cache(maxsize=64)(_parsed)
+"""argparse takes a fifth of an empty cell's time, and cells are run again and again."""
+
+
+def _handle(name: str | None) -> tuple[str | None, list[str]]:
+    """The name behind `--background`, or the `NAME=VALUE` that stood in its place. Raises UsageError for others."""
+    if not name or (name.isidentifier() and not iskeyword(name)):
+        return name, []
+    if overrides([name])[1]:
+        raise UsageError(f"{PROGRAM}: --background {name}: possible is a name for the job's handle, such as job.")
+    return "", [name]
 
 
 def _switches_settled(words: list[str]) -> list[str]:

@@ -44,7 +44,8 @@ COMMANDS: Mapping[str, Command] = {
     "restart": Command(
         summary="end its workers and start fresh ones, with new flags if some are given",
         usage="[FLAGS]",
-        detail="Their variables are gone then.",
+        detail="Their variables are gone then. What was given at the start holds, and settings that have changed since "
+        "are taken over.",
         examples=("%accelerate restart", "%accelerate restart -n 4"),
         function="session.restart()",
         takes_settings=True,

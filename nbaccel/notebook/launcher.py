@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nbaccel import launch
 from nbaccel.config import Resolved, call_layer, resolve
+from nbaccel.config.layers import PARAMS, params_layer
 from nbaccel.config.params import filled, names_of
 from nbaccel.config.structured import as_mapping, is_structured, split_config
-from nbaccel.errors import ConfigError, PlanError
-from nbaccel.launch.output import policy_for
+from nbaccel.errors import CallError, ConfigError, PlanError
 from nbaccel.machine import probe
 from nbaccel.notebook.announce import announce
 from nbaccel.notebook.screen import current_shell, origin_screen_for, screen_for
@@ -98,12 +99,15 @@ def notebook_launcher(
     """
     launch.refuse_inside_worker(os.environ)
     host, port = _meeting_point(rdzv_backend, rdzv_endpoint, rdzv_conf, master_addr, use_port)
+    machines = {
+        "main_process_ip": host, "main_process_port": port, "machine_rank": node_rank, "num_machines": num_nodes
+    }  # fmt: skip
     resolved = resolve_call(
-        num_processes=num_processes, mixed_precision=mixed_precision, main_process_ip=host, main_process_port=port,
-        machine_rank=node_rank, num_machines=num_nodes, max_restarts=max_restarts, sync_models=sync_models,
-        use_cpu=use_cpu, gpu_ids=gpu_ids, gradient_accumulation_steps=gradient_accumulation_steps, seed=seed,
-        timeout=timeout, start_method=start_method, output=output, params=params, config=config,
-        function=function, **settings,
+        num_processes=num_processes, mixed_precision=mixed_precision, max_restarts=max_restarts,
+        sync_models=sync_models, use_cpu=use_cpu, gpu_ids=gpu_ids,
+        gradient_accumulation_steps=gradient_accumulation_steps, seed=seed, timeout=timeout,
+        start_method=start_method, output=output, params=params, config=config,
+        function=function, **_both(machines, settings),
     )  # fmt: skip
     shell = current_shell()
     plan = settle(resolved, probe(shell))
@@ -160,7 +164,6 @@ def submit(
         call,
         plan,
         resolved,
-        policy_for(resolved.config.output),
         name=f"{getattr(function, '__name__', type(function).__name__)}()",
         colors=screen.colors,
         select=lambda values: launch.results_of(values, return_all=return_all),
@@ -188,6 +191,17 @@ _ARGUMENTS = {
 }
 
 
+def _both(machines: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings that go by Accelerate's names for arguments, and those by their keys. Raises CallError for one twice."""
+    given = {key: value for key, value in machines.items() if value is not None}
+    twice = next((key for key in given if settings.get(key) is not None), None)
+    if twice is not None:
+        raise CallError(
+            f"{_ARGUMENTS[twice]}={given[twice]!r} and {twice}={settings[twice]!r} are one setting; give one."
+        )
+    return {**settings, **given}
+
+
 def resolve_call(*, config: Any = None, function: Callable[..., Any] | None = None, **given: Any) -> Resolved:
     """Resolve the configuration with the arguments that were given; None means not given.
 
@@ -205,6 +219,32 @@ def resolve_call(*, config: Any = None, function: Callable[..., Any] | None = No
     below, file = split_config(config, "the argument config=")
     names = names_of(function) if function is not None else ()
     return resolve(call_layer(values, called), below, config_file=file, params=names)
+
+
+def filled_in_session(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], resolved: Resolved
+) -> Mapping[str, Any]:
+    """The keyword arguments of a call in a session, with parameters of its configuration where the call gives none.
+
+    Of what was given for the session a function need not take all: it may be for another one.
+
+    Args:
+        function: what is called; the user's own variables may set its parameters.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        resolved: the session's configuration.
+
+    Raises:
+        ConfigError: a parameter does not fit the annotation.
+    """
+    names = names_of(function)
+    open_ones = [name for name in names if name not in resolved.config.params]
+    own = params_layer(open_ones, {**resolved.dotenv, **os.environ})
+    if own:
+        resolved = resolved.with_settings({key: own[key].value for key in own}, lambda key: own[key].place)
+    others = {key for key in resolved.chain if key.startswith(f"{PARAMS}.") and key.split(".")[1] not in names}
+    chain = {key: settings for key, settings in resolved.chain.items() if key not in others}
+    return filled(function, args, kwargs, replace(resolved, chain=chain))
 
 
 def _meeting_point(

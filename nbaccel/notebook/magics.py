@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -15,7 +15,6 @@ from nbaccel.config.params import as_params
 from nbaccel.config.structured import as_mapping
 from nbaccel.errors import CallError, ConfigError, PlanError, StateError
 from nbaccel.launch.job import Job
-from nbaccel.launch.output import policy_for
 from nbaccel.machine import probe
 from nbaccel.notebook.announce import announce
 from nbaccel.notebook.flags import PROGRAM, Line, help_text, parse
@@ -49,8 +48,9 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
     in_session = current() is not None and not words.fresh
     if words.ranks is not None and not in_session:
         raise UsageError(f"{PROGRAM}: --ranks chooses ranks of a session; %accelerate start -n 2 starts one.")
-    names = _names_to_send(shell, tree)
-    wants_params = "params" in used_names(tree)
+    used = used_names(tree, shell.transform_cell)
+    names = _names_to_send(shell, used, bound_names(tree, shell.transform_cell))
+    wants_params = "params" in used
     job: Job | None
     if in_session:
         job = _run_in_session(shell, words, source, names, wants_params=wants_params)
@@ -93,9 +93,8 @@ def _run_fresh(
     if plan.launcher == "inline":
         raise UsageError(f"{PROGRAM}: --background needs worker processes, not start_method=inline.")
     screen = origin_screen_for(shell, resolved.config.monitor)
-    policy = policy_for(resolved.config.output)
     select = lambda values: values.get(0)  # noqa: E731
-    job = launch.start_job(call, plan, resolved, policy, name=name, colors=screen.colors, select=select)
+    job = launch.start_job(call, plan, resolved, name=name, colors=screen.colors, select=select)
     return _in_background(shell, job, screen)
 
 
@@ -171,14 +170,17 @@ def _params_of(words: Line) -> dict[str, object]:
 
 def _check_same(session: Session, words: Line) -> None:
     """Flags that contradict the running session cannot be honoured by it."""
+    instead = f"Use {PROGRAM} --new for fresh workers, or %accelerate restart with this flag."
+    if words.config_file is not None:
+        raise UsageError(
+            f"{PROGRAM}: --config-file {words.config_file} is read when workers are started, and those of the running "
+            f"session are. {instead}"
+        )
     for key in words.settings.keys() - _PER_CELL - _params_of(words).keys():
         value = session.resolved.with_setting(key, words.settings[key], flag_of(key))
-        held = session.resolved.value(key)
+        held = len(session.ranks) if key == "num_processes" else session.resolved.value(key)
         if value != held:
-            raise UsageError(
-                f"{PROGRAM}: {key}={value!r}, but the running session has {key}={held!r}. "
-                f"Use {PROGRAM} --new for fresh workers, or %accelerate restart with this flag."
-            )
+            raise UsageError(f"{PROGRAM}: {key}={value!r}, but the running session has {key}={held!r}. {instead}")
 
 
 def decided(shell: Any, words: Line) -> tuple[Resolved, Plan]:
@@ -200,11 +202,10 @@ def flag_of(key: str) -> str:
     return f"the flag {KEYS[key].flags[0]}" if key in KEYS else f"{key.removeprefix('params.')}= on the line"
 
 
-def _names_to_send(shell: Any, tree: ast.Module) -> Mapping[str, Any]:
+def _names_to_send(shell: Any, used: Iterable[str], own: Container[str]) -> Mapping[str, Any]:
     """The notebook's names that the cell uses.
 
     What the cell most likely binds itself (the `file` of a `with`) stays here if it cannot be sent.
     """
-    known = [name for name in used_names(tree) if name in shell.user_ns and name not in shell.user_ns_hidden]
-    own = bound_names(tree)
+    known = [name for name in used if name in shell.user_ns and name not in shell.user_ns_hidden]
     return {name: shell.user_ns[name] for name in known if name not in own or launch.can_send(shell.user_ns[name])}

@@ -25,7 +25,7 @@ _BARS_EVERY_S = 0.1
 
 
 class PlainScreen:
-    """A terminal or a script: text goes to the process's own streams, rich output as its plain form."""
+    """A script: text goes to the process's own streams, rich output as its plain form."""
 
     colors = ""
 
@@ -33,6 +33,7 @@ class PlainScreen:
         self._main, self._ranks = 0, 1
         self._mode = monitor
         self._watched: Job | None = None
+        self._live_width = 0
 
     @cached_property
     def _bars(self) -> Bars:
@@ -59,10 +60,15 @@ class PlainScreen:
             self.text(1, f"{plain}\n")
 
     def bar(self, rank: int, fields: Mapping[str, object]) -> None:
-        """The bars of the first rank, overwritten in place; all ranks' when they have come to their end."""
+        """The innermost bar of the first rank, overwritten in place; all bars when the run has come to its end."""
         self._bars.update(rank, fields)
-        if rank == self._main and not self._bars.is_finished:
-            self.text(2, f"\r{self._bars.text().splitlines()[0]}")
+        if rank == self._main:
+            self._overwrite(self._bars.line(rank))
+
+    def _overwrite(self, line: str) -> None:
+        """Write a line in place of the last one that was written so; nothing of that one stays behind a shorter one."""
+        self.text(2, f"\r{line:<{self._live_width}}" if line else f"\r{' ' * self._live_width}\r")
+        self._live_width = len(line)
 
     def note(self, text: str) -> None:
         self.text(2, f"nbaccel: {text}\n")
@@ -81,11 +87,13 @@ class PlainScreen:
         if self._watched is not None:
             from nbaccel.launch.lookout import Lookout
 
-            self.text(2, f"\r{Lookout(self._watched).standing().text()}\n")
+            self._overwrite("")
+            self.text(2, f"{Lookout(self._watched).standing().text()}\n")
         elif "_bars" in vars(self):
             self._bars.finish()
+            self._overwrite("")
             if not self._bars.empty:
-                self.text(2, f"\r{self._bars.text()}\n")
+                self.text(2, f"{self._bars.text()}\n")
 
 
 def _left_out(news: Flood) -> str:
@@ -105,25 +113,72 @@ def _note_html(text: str) -> str:
     )
 
 
-class CellScreen(PlainScreen):
-    """A cell of IPython: displays, updates and pictures appear where they were made."""
+class TerminalScreen(PlainScreen):
+    """IPython in a terminal: what is displayed goes through its display system, which cannot change it any more."""
+
+    def __init__(self, shell: Any, monitor: str = "auto") -> None:
+        super().__init__(monitor)
+        self._shell = shell
+        self.colors = str(shell.colors)
+        self._results: dict[int, Shown] = {}
+
+    def rich(self, rank: int, shown: Shown) -> None:
+        if shown.kind == "result":
+            self._results[rank] = shown
+        elif shown.kind == "clear":
+            self._clear(wait=shown.wait)
+        else:
+            self._publish(shown.data, shown.metadata, shown.transient, update=shown.kind == "update")
+
+    def ask(self, rank: int, prompt: str, *, password: bool) -> str:
+        return super().ask(rank, prompt if rank == self._main else f"[{rank}] {prompt}", password=password)
+
+    def end(self) -> None:
+        """The last state of bars; values of the cell's last expression: the main rank's, and those that differ."""
+        self._end_bars()
+        main = self._results.pop(self._main, None)
+        if main is not None:
+            self._publish(main.data, main.metadata, main.transient, update=False)
+        for rank, shown in sorted(self._results.items()):
+            if main is None or _comparable(shown) != _comparable(main):
+                self._publish_of(rank, shown)
+        self._results.clear()
+
+    def _end_bars(self) -> None:
+        super().end()
+
+    def _publish_of(self, rank: int, shown: Shown) -> None:
+        """The value of another rank: beside its label where it is only text, below it where it is more."""
+        plain = str(shown.data.get("text/plain"))
+        if shown.data.keys() == {"text/plain"}:
+            self.text(1, f"[{rank}] {plain}\n")
+        else:
+            self.text(1, f"[{rank}]\n")
+            self._publish(shown.data, shown.metadata, shown.transient, update=False)
+
+    def _clear(self, *, wait: bool) -> None:
+        self._shell.display_pub.clear_output(wait=wait)
+
+    def _publish(self, data: Any, metadata: Any, transient: Any, *, update: bool) -> None:
+        self._shell.display_pub.publish(
+            data=dict(data), metadata=dict(metadata), transient=dict(transient), update=update
+        )
+
+
+class CellScreen(TerminalScreen):
+    """A cell of a notebook: displays, updates and pictures appear where they were made."""
 
     _in_background = False
 
     def __init__(self, shell: Any, monitor: str = "auto") -> None:
-        super().__init__(monitor)
+        super().__init__(shell, monitor)
         monitoring.check(monitor, shell)
-        self._shell = shell
         self._monitor: RunMonitor | None = None
-        self.colors = str(shell.colors)
-        self._results: dict[int, Shown] = {}
         self._live: dict[str, str] = {}
         self._drawn_s = 0.0
 
     def watch(self, job: Job, *, lasts: bool) -> None:
-        if not monitoring.is_notebook(self._shell):
-            super().watch(job, lasts=lasts)
-        elif self._monitor is None and monitoring.wants_monitor(self._mode, job, lasts=lasts):
+        if self._monitor is None and monitoring.wants_monitor(self._mode, job, lasts=lasts):
             self._monitor = monitoring.monitor_of(job, self._shell, in_background=self._in_background)
             self._monitor.show(self._publish_monitor)
 
@@ -136,14 +191,6 @@ class CellScreen(PlainScreen):
     def text(self, stream: int, text: str) -> None:
         # not flushed: the kernel does that a few times a second, and before each display
         (sys.stdout if stream == 1 else sys.stderr).write(text)
-
-    def rich(self, rank: int, shown: Shown) -> None:
-        if shown.kind == "result":
-            self._results[rank] = shown
-        elif shown.kind == "clear":
-            self._clear(wait=shown.wait)
-        else:
-            self._publish(shown.data, shown.metadata, shown.transient, update=shown.kind == "update")
 
     def bar(self, rank: int, fields: Mapping[str, object]) -> None:
         if self._monitor is not None:
@@ -164,9 +211,6 @@ class CellScreen(PlainScreen):
         # a display, not text: it keeps its place among the text, and is no error
         self._publish({"text/html": _note_html(text), "text/plain": f"nbaccel: {text}"}, {}, {}, update=False)
 
-    def ask(self, rank: int, prompt: str, *, password: bool) -> str:
-        return super().ask(rank, prompt if rank == self._main else f"[{rank}] {prompt}", password=password)
-
     def handle(self, job: Job) -> None:
         self._show_live("handle", job._repr_html_(), repr(job))
 
@@ -176,37 +220,12 @@ class CellScreen(PlainScreen):
         display_id = self._live.setdefault(what, secrets.token_hex(8))
         self._publish({"text/html": markup, "text/plain": plain}, {}, {"display_id": display_id}, update=update)
 
-    def end(self) -> None:
-        """The last state of bars; values of the cell's last expression: the main rank's, and those that differ."""
+    def _end_bars(self) -> None:
         if self._monitor is not None:
             self._monitor.finish()
         elif "bars" in self._live:
             self._bars.finish()
             self._draw_bars()
-        main = self._results.pop(self._main, None)
-        if main is not None:
-            self._publish(main.data, main.metadata, main.transient, update=False)
-        for rank, shown in sorted(self._results.items()):
-            if main is None or _comparable(shown) != _comparable(main):
-                self._publish_of(rank, shown)
-        self._results.clear()
-
-    def _publish_of(self, rank: int, shown: Shown) -> None:
-        """The value of another rank: beside its label where it is only text, below it where it is more."""
-        plain = str(shown.data.get("text/plain"))
-        if shown.data.keys() == {"text/plain"}:
-            self.text(1, f"[{rank}] {plain}\n")
-        else:
-            self.text(1, f"[{rank}]\n")
-            self._publish(shown.data, shown.metadata, shown.transient, update=False)
-
-    def _clear(self, *, wait: bool) -> None:
-        self._shell.display_pub.clear_output(wait=wait)
-
-    def _publish(self, data: Any, metadata: Any, transient: Any, *, update: bool) -> None:
-        self._shell.display_pub.publish(
-            data=dict(data), metadata=dict(metadata), transient=dict(transient), update=update
-        )
 
 
 class OriginScreen(CellScreen):
@@ -261,9 +280,11 @@ def screen_for(shell: Any, monitor: str = "auto") -> PlainScreen:
         shell: the IPython shell, None outside IPython.
         monitor: which runs get a monitor: `auto`, `always` or `never`.
     """
-    return PlainScreen(monitor) if shell is None else CellScreen(shell, monitor)
+    if shell is None:
+        return PlainScreen(monitor)
+    return CellScreen(shell, monitor) if monitoring.is_notebook(shell) else TerminalScreen(shell, monitor)
 
 
 def origin_screen_for(shell: Any, monitor: str = "auto") -> PlainScreen:
     """A screen for other threads, and for what comes when the cell is over; the arguments as for `screen_for`."""
-    return OriginScreen(shell, monitor) if getattr(shell, "kernel", None) is not None else PlainScreen(monitor)
+    return OriginScreen(shell, monitor) if monitoring.is_notebook(shell) else PlainScreen(monitor)

@@ -17,7 +17,7 @@ from nbaccel.launch.ledger import Sending
 from nbaccel.launch.output import policy_for
 from nbaccel.launch.session import LiveSession
 from nbaccel.machine import probe
-from nbaccel.notebook.launcher import resolve_call
+from nbaccel.notebook.launcher import filled_in_session, resolve_call
 from nbaccel.notebook.screen import cell_number, current_shell, origin_screen_for, screen_for
 from nbaccel.notebook.status import Status
 from nbaccel.plan import Plan, settle
@@ -42,7 +42,8 @@ class Session:
 
         Args:
             num_processes: how many; left out: as for `notebook_launcher`.
-            settings: any other key of the configuration, such as `mixed_precision="bf16"` or `seed=1`.
+            settings: any other key of the configuration, such as `mixed_precision="bf16"` or `seed=1`; `params` fills
+                in the parameters of the functions that it runs.
 
         Raises:
             ConfigError: a setting is not valid. PlanError: this machine cannot do it.
@@ -105,7 +106,7 @@ class Session:
             return_all: return the values of all these ranks, a list by rank.
 
         Raises:
-            CallError, ShipError, RunError: as `notebook_launcher`. StateError: the session has ended.
+            ConfigError, CallError, ShipError, RunError: as `notebook_launcher`. StateError: the session has ended.
         """
         job = self._function_job(function, args, kwargs or {}, self.chosen(ranks), return_all)
         self._follow(job)
@@ -128,6 +129,7 @@ class Session:
     def _function_job(
         self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], ranks: tuple[int, ...], return_all: bool
     ) -> Job:
+        kwargs = filled_in_session(function, args, kwargs, self.resolved)
         check_callable(function, args, kwargs)
         used = needs_of((function, args, kwargs))
         sending, needs = self._sending(used, ranks)
@@ -304,6 +306,11 @@ class Session:
     def resolved(self) -> Resolved:
         """The configuration that the session was started with."""
         return self._live.resolved
+
+    def is_same(self, resolved: Resolved, plan: Plan) -> bool:
+        """Whether workers that were started with these would be like the session's own."""
+        own = self._live
+        return (own.plan, own.resolved.config, own.resolved.dotenv) == (plan, resolved.config, resolved.dotenv)
 
     def chosen(self, ranks: int | Iterable[int] | None) -> tuple[int, ...]:
         """Ranks that were asked for. Raises CallError for one that the session does not have, or for none."""

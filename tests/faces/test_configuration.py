@@ -95,6 +95,41 @@ def test_a_session_keeps_the_projects_settings_and_takes_parameters_by_cell(kern
         kernel.ok("%accelerate stop")
 
 
+def test_a_restart_keeps_the_flags_of_the_start_and_takes_new_settings_over(kernel: Kernel, project: Path) -> None:
+    kernel.ok("%accelerate start -n 1 --seed 7")
+    seen = (
+        "%%accelerate\nimport os\nfrom nbaccel import Accelerator\nconfig = Accelerator().config.config\n"
+        "print(config.num_processes, config.seed, config.mixed_precision, config.gradient_accumulation_steps, params.lr)"
+    )
+    try:
+        kernel.ok("first = nbaccel.notebook.session.running()\n%accelerate restart")
+        assert kernel.value("nbaccel.notebook.session.running() is first")
+        assert "%accelerate restart takes new settings over" in kernel.ok("%accelerate set mixed_precision no").text()
+        assert kernel.ok(seen).text() == "1 7 bf16 1 0.01\n"
+        kernel.ok("%accelerate restart")
+        assert kernel.ok(seen).text() == "1 7 no 1 0.01\n"
+        (project / "other.yaml").write_text("gradient_accumulation_steps: 4\n")
+        kernel.ok("%accelerate restart --config-file other.yaml")
+        assert kernel.ok(seen).text() == "1 7 no 4 0.01\n"
+        kernel.ok("%accelerate restart lr=5 --seed 8")
+        assert kernel.ok(seen).text() == "1 8 no 4 5\n"
+        assert "mixed_precision='fp17'" in kernel.run("%accelerate restart --mixed-precision fp17").text("stderr")
+        assert kernel.ok(seen).text() == "1 8 no 4 5\n"
+    finally:
+        kernel.ok("%accelerate stop")
+
+
+def test_a_cell_of_a_session_may_say_how_many_workers_it_has(kernel: Kernel) -> None:
+    kernel.ok("%accelerate start")
+    try:
+        number = kernel.value("len(nbaccel.notebook.session.running().ranks)")
+        assert kernel.ok(f"%%accelerate -n {number} --ranks 0\nprint('ran')").text() == "ran\n"
+        error = kernel.run(f"%%accelerate -n {number + 1}\n1").text("stderr")
+        assert f"but the running session has num_processes={number}." in error
+    finally:
+        kernel.ok("%accelerate stop")
+
+
 OBJECTS = """
 import dataclasses
 from omegaconf import OmegaConf
@@ -148,6 +183,19 @@ def test_the_users_own_variable_and_arguments_of_the_call_stand_above_the_file(k
     kernel.ok("os.environ['LR'] = 'high'")
     error = kernel.run("notebook_launcher(train, num_processes=1)").error
     assert "params.lr='high' (from the variable LR) is not valid" in error
+
+
+def test_functions_of_a_session_get_parameters_too(kernel: Kernel, project: Path) -> None:
+    kernel.ok(f"{OBJECTS}\nos.environ['MOMENTUM'] = '0.5'\ndef other(): return 'other'\ndef strict(lr: int): return lr")
+    kernel.ok("one = nbaccel.Session(1, params={'trainer': {'epochs': 10}})")
+    assert kernel.value("one.run(train)") == (0.01, 10, 32, 0.5)
+    assert kernel.value("one.run(train, (1.0,), {'momentum': 0.9})") == (1.0, 10, 32, 0.9)
+    assert kernel.value("one.submit(train).result(60)") == (0.01, 10, 32, 0.5)
+    assert kernel.value("one.run(other)") == "other"
+    error = kernel.run("one.run(strict)").error
+    assert "params.lr=0.01 (from .accelerate/default_config.yaml:5:7) is not valid" in error
+    kernel.ok("one.close()")
+    assert kernel.value("nbaccel.Session(1, params={'lr': 0.5}).run(strict, (7,))") == 7
 
 
 def test_accelerator_says_what_contradicts_the_launch_and_what_comes_too_late(kernel: Kernel, project: Path) -> None:
