@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import ipywidgets
 import pytest
+import traitlets
 from pydantic import BaseModel, Field
 
 from harness import wait_until
@@ -417,3 +419,46 @@ def test_the_output_area_takes_text_pictures_updates_and_results() -> None:
     assert len(screen.area.outputs[0]["text"]) < 21_000
     with pytest.raises(EOFError, match="cannot ask"):
         screen.ask(0, "name? ", password=False)
+
+
+def test_a_long_line_and_a_progress_bar_leave_their_end() -> None:
+    screen = OutputScreen()
+    screen.begin((0,))
+    screen.text(1, "before\n")
+    screen.text(1, "x" * 30_000)
+    screen.end()
+    assert screen.area.outputs[0]["text"] == f"...\n{'x' * 20_000}"
+    screen.rich(0, Shown("clear", 0))
+    screen.text(1, "before\n")
+    for step in range(2000):
+        screen.text(1, f"\r{step:>5} of 2000 steps")
+    screen.end()
+    assert screen.area.outputs[0]["text"] == "before\n 1999 of 2000 steps"
+
+
+def test_the_last_lines_are_not_overtaken_by_older_ones() -> None:
+    held, released = threading.Event(), threading.Event()
+
+    class Slow(ipywidgets.Output):
+        @traitlets.validate("outputs")
+        def _hold(self, proposal: Any) -> Any:
+            if not held.is_set():
+                held.set()
+                released.wait(20)
+            return proposal["value"]
+
+    screen = OutputScreen()
+    screen.begin((0,))
+    screen.area = Slow()
+    screen.text(1, "first\n")  # a timer sends it
+    assert held.wait(20)
+    screen.text(1, "last\n")
+    ending = threading.Thread(target=screen.end)
+    ending.start()
+    threads = [ending, *(one for one in threading.enumerate() if isinstance(one, threading.Timer))]
+    for thread in threads:
+        thread.join(1)  # long enough for all that need not wait
+    released.set()
+    for thread in threads:
+        thread.join(20)
+    assert screen.area.outputs[0]["text"] == "first\nlast\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +13,15 @@ from typing import Any
 
 import ipywidgets
 import pytest
+import yaml
 
-from nbaccel.config import KEYS, NOTEBOOK, resolve
-from nbaccel.config.layers import PARAMS
+from nbaccel.config import KEYS, NOTEBOOK, Resolved, resolve
+from nbaccel.config.layers import PARAMS, plain_value
 from nbaccel.config.schema import COMMON
 from nbaccel.errors import ConfigError
 from nbaccel.machine import Gpu, Machine
 from nbaccel_widgets import ConfigForm
+from nbaccel_widgets.config_form.copying import FORMS
 from nbaccel_widgets.config_form.preview import HEADER
 from nbaccel_widgets.config_form.sections import sections
 
@@ -389,6 +393,150 @@ def test_another_file_is_shown_as_the_named_one(opened: Open, folder: Path) -> N
     assert form.row("mixed_precision").control.value == "bf16"
 
 
+@pytest.mark.parametrize("is_cleared", [False, True], ids=["no path yet", "path cleared"])
+def test_a_file_that_is_not_named_yet_takes_no_changes(opened: Open, folder: Path, *, is_cleared: bool) -> None:
+    NOTEBOOK.update({"seed": "5"}, "%accelerate set seed")
+    (folder / "named.yaml").write_text("seed: 3\n")
+    form = opened()
+    form.head.target.value = "file"
+    if is_cleared:
+        form.head.path.value = "named.yaml"
+        form.row("timeout").control.value = "9"
+        form.head.path.value = ""
+    before = NOTEBOOK.layer()
+    assert "Which file?" in form.foot.said.value
+    assert form.values == {}
+    assert form.row("seed").control.value == ""
+    form.row("seed").control.value = "4"
+    assert "another file: nobody has said which. Write its path into the field File first." in form.wrong["seed"]
+    assert "nobody has said which" in form.row("seed").note.value
+    form.foot.undo.click()
+    assert form.wrong == {}
+    form.foot.undo.click()
+    assert "There is nothing to undo" in form.foot.said.value
+    form.revert()
+    form.save()
+    assert "Nothing to save: the file is not named yet." in form.foot.said.value
+    assert form.foot.save.disabled
+    assert form.foot.take_over.disabled
+    assert "No changes of another file." in form.foot.diff.value
+    assert NOTEBOOK.layer() == before
+    form.head.path.value = "named.yaml"
+    assert form.row("seed").control.value == "3"
+    assert form.edits.is_pending is is_cleared
+    assert (folder / "named.yaml").read_text() == "seed: 3\n"
+
+
+def test_what_was_wrong_in_a_field_goes_with_its_layer(opened: Open) -> None:
+    form = opened()
+    form.row("timeout").control.value = "soon"
+    form.head.target.value = "file"
+    assert form.row("timeout").control.value == ""
+    assert "is not valid" not in form.row("timeout").note.value
+
+
+@pytest.mark.parametrize("layer", ["notebook", "project"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("1", "true"), ("0", "false"), ("true", "1"), ("[1, 0]", "[true, false]"), ("[a: 1]", "[a: true]")],
+)
+def test_a_number_and_a_truth_value_are_two_things(
+    opened: Open, folder: Path, layer: str, before: str, after: str
+) -> None:
+    project(folder).write_text(f"params:\n  flag: {before}\n")
+    NOTEBOOK.update({"params.flag": plain_value(before)}, "%accelerate set params.flag")
+    form = opened()
+    form.head.target.value = layer
+    form.body.open("Parameters")
+    row = form.row("params.flag")
+    for text in (after, before, after):
+        row.control.value = text
+        assert repr(form.values["params.flag"]) == repr(plain_value(text))
+        assert ("params.flag" in form.edits.changed()) is (text == after)
+        assert ("nba-changed" in row.box._dom_classes) is (text == after)
+    assert "No changes" not in form.foot.diff.value
+    form.foot.save.click()
+    saved = resolve(environ={}).config.params["flag"] if layer == "notebook" else file_says(project(folder))["flag"]
+    assert repr(saved) == repr(plain_value(after))
+
+
+def test_a_pending_number_gives_way_to_a_truth_value(opened: Open) -> None:
+    form = opened()
+    form.head.target.value = "project"
+    form.body.open("Parameters")
+    row = form.row("params.lr")
+    row.control.value = "1"
+    row.control.value = "true"
+    assert form.values["params.lr"] is True
+    assert "\N{CHECK MARK} true" in row.note.value
+    form.foot.undo.click()
+    assert row.control.value == "1"
+
+
+def test_a_truth_value_that_came_from_outside_is_shown(opened: Open) -> None:
+    NOTEBOOK.update({"params.flag": 1}, "%accelerate set params.flag")
+    form = opened()
+    assert form.row("params.flag").control.value == "1"
+    NOTEBOOK.update({"params.flag": True}, "%accelerate set params.flag")
+    form.foot.refresh.click()
+    assert form.row("params.flag").control.value == "true"
+
+
+def file_says(path: Path) -> Mapping[str, Any]:
+    """The parameters in a file."""
+    params: Mapping[str, Any] = yaml.safe_load(path.read_text())["params"]
+    return params
+
+
+def test_what_an_included_file_says_cannot_be_reset(opened: Open, folder: Path) -> None:
+    (folder / ".accelerate/base.yaml").write_text("seed: 9\n")
+    project(folder).write_text(f"include: base.yaml\n{PROJECT}")
+    form = opened()
+    form.head.target.value = "project"
+    row = form.row("seed")
+    row.reset.click()
+    assert "seed comes from an included file, .accelerate/base.yaml:1:7: change it there" in form.foot.said.value
+    assert row.control.value == "9"
+    assert not form.edits.is_pending
+    row.control.value = "4"
+    row.reset.click()
+    assert row.control.value == "9"
+    assert not form.edits.is_pending
+    form.row("mixed_precision").reset.click()
+    assert form.foot.said.value == '<span role="status"></span>'
+
+
+def test_a_reset_shows_what_an_included_file_says(opened: Open, folder: Path) -> None:
+    (folder / ".accelerate/base.yaml").write_text("mixed_precision: bf16\n")
+    project(folder).write_text(f"include: base.yaml\n{PROJECT}")
+    form = opened()
+    form.head.target.value = "project"
+    row = form.row("mixed_precision")
+    row.reset.click()
+    assert row.control.value == "bf16"
+    assert "mixed_precision comes from an included file" in form.foot.said.value
+    assert "-mixed_precision: fp16" in form.foot.diff.value
+    form.foot.save.click()
+    assert row.control.value == "bf16"
+    assert "mixed_precision" not in project(folder).read_text()
+
+
+def test_lists_of_lines_are_saved_as_lists(opened: Open, folder: Path) -> None:
+    project(folder).write_text("commands: [a, b]\n")
+    form = opened()
+    form.head.target.value = "project"
+    row = form.row("commands")
+    assert row.control.value == '["a", "b"]'
+    row.control.value = '["a", "c, d"]'
+    form.foot.save.click()
+    assert yaml.safe_load(project(folder).read_text()) == {"commands": ["a", "c, d"]}
+    row.control.value = '["a",  "c, d"]'
+    assert not form.edits.is_pending
+    row.control.value = "[ -f x ] && y"
+    form.foot.save.click()
+    assert resolve(environ={}).config.commands == ("[ -f x ] && y",)
+
+
 def test_changes_outside_are_seen_at_a_refresh(opened: Open, folder: Path) -> None:
     environ = {"HOME": str(folder / "home")}
     form = ConfigForm(CPU_ONLY, environ)
@@ -674,6 +822,7 @@ EDITS = {
     "deepspeed_config.fp16": "{enabled: true}",
     "ddp_config.static_graph": "true",
     "num_machines": "2",
+    "commands": '["a, b", "echo ${HOME} \N{SNOWMAN} \N{PARTY POPPER}"]',
     "params.note": "it's <b>",
     "params.odd": "{1st choice: [x]}",
     "params.seed": "7",
@@ -695,33 +844,57 @@ def meant() -> Mapping[str, object]:
     return {key: resolved.value(key) for key in EDITS if key != "params.odd"} | {"params": resolved.config.params}
 
 
-def test_the_line_means_what_the_fields_say(opened: Open) -> None:
+def read_line(text: str) -> Resolved:
     from nbaccel.config import call_layer
     from nbaccel.notebook.flags import parse
 
-    line = edited(opened, "%%accelerate line")
-    wanted = meant()
-    magic, _, flags = line.partition(" ")
+    magic, _, flags = text.partition(" ")
     assert magic == "%%accelerate"
-    NOTEBOOK.replace({})
-    resolved = resolve(call_layer(parse(flags).settings), environ={})
-    assert {key: resolved.value(key) for key in wanted} == wanted
+    return resolve(call_layer(parse(flags).settings), environ={})
 
 
-def test_the_command_means_what_the_fields_say(opened: Open) -> None:
-    import shlex
+def read_command(text: str) -> Resolved:
+    from nbaccel.cli import launch_flags
 
-    from nbaccel.cli.launch_flags import LAUNCH_OPTIONS, read_line
-
-    words = shlex.split(edited(opened, "command"))
-    wanted = meant()
+    words = shlex.split(text)
     assert words[:2] == ["nbaccel", "launch"]
-    NOTEBOOK.replace({})
-    line = read_line(words[2:], "nbaccel launch", LAUNCH_OPTIONS)
+    line = launch_flags.read_line(words[2:], "nbaccel launch", launch_flags.LAUNCH_OPTIONS)
     assert line.words == ("train.py",)
-    resolved = resolve(line.settings, environ={})
-    said = {key: resolved.value(key) for key in wanted}
-    assert {key for key in wanted if said[key] != wanted[key]} == {"sync_models"}  # there is no such flag
+    return resolve(line.settings, environ={})
+
+
+def read_exports(text: str) -> Resolved:
+    done = subprocess.run(["env", "-i", "sh", "-c", f"{text}\nenv -0"], capture_output=True, check=True)
+    environ = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if entry)
+    return resolve(environ=environ)
+
+
+def read_call(text: str) -> Resolved:
+    from nbaccel.notebook.launcher import resolve_call
+
+    given: dict[str, Any] = {}
+    exec(text, {"notebook_launcher": lambda function, **named: given.update(named), "train": None})
+    names = {"master_addr": "main_process_ip", "use_port": "main_process_port"}
+    names |= {"node_rank": "machine_rank", "num_nodes": "num_machines"}
+    return resolve_call(**{names.get(name, name): value for name, value in given.items()})
+
+
+READERS = {
+    "%%accelerate line": read_line,
+    "command": read_command,
+    "environment exports": read_exports,
+    "notebook_launcher(...) call": read_call,
+}
+
+
+@pytest.mark.parametrize("form_name", FORMS)
+def test_what_is_copied_means_what_the_fields_say(opened: Open, form_name: str) -> None:
+    text = edited(opened, form_name)
+    wanted = meant()
+    NOTEBOOK.replace({})
+    resolved = READERS[form_name](text)
+    different = {key for key in wanted if resolved.value(key) != wanted[key]}
+    assert different == ({"sync_models"} if form_name == "command" else set())  # the command has no such flag
 
 
 def test_the_command_tells_what_it_cannot_say(opened: Open) -> None:
@@ -732,26 +905,22 @@ def test_the_command_tells_what_it_cannot_say(opened: Open) -> None:
     assert "Left out: start_method (for notebooks only)." in form.foot.remark.value
 
 
-def test_the_exports_mean_what_the_fields_say(opened: Open) -> None:
-    script = edited(opened, "environment exports")
-    wanted = meant()
+@pytest.mark.parametrize("form_name", FORMS)
+def test_a_null_is_copied_as_a_null_or_named(opened: Open, form_name: str) -> None:
+    nulls = [key.name for key in KEYS.values() if key.is_nullable and not key.is_secret and key.name != "profile"]
+    NOTEBOOK.update(dict.fromkeys([*nulls, "mixed_precision"]), "%accelerate set")
+    form = opened()
+    form.foot.form.value = form_name
+    remark = form.foot.remark.value
+    left = set(re.findall(r"[\w.]+(?=,| \()", remark)) - {"empty"}
+    assert {"project_dir", "mixed_precision"} <= left < {*nulls, "mixed_precision"}
+    assert "(null or empty, for which there is no word)" in remark
+    assert not left & {"num_processes", "gpu_ids", "dispatch_batches"}
     NOTEBOOK.replace({})
-    done = subprocess.run(["env", "-i", "sh", "-c", f"{script}\nenv -0"], capture_output=True, check=True)
-    environ = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if entry)
-    resolved = resolve(environ=environ)
-    assert {key: resolved.value(key) for key in wanted} == wanted
-
-
-def test_the_call_means_what_the_fields_say(opened: Open) -> None:
-    from nbaccel.notebook.launcher import resolve_call
-
-    text = edited(opened, "notebook_launcher(...) call")
-    wanted = meant()
-    NOTEBOOK.replace({})
-    given: dict[str, Any] = {}
-    exec(text, {"notebook_launcher": lambda function, **named: given.update(named), "train": None})
-    resolved = resolve_call(num_machines=given.pop("num_nodes"), **given)
-    assert {key: resolved.value(key) for key in wanted} == wanted
+    resolved = READERS[form_name](form.foot.copied.value)
+    said = {key for key in nulls if resolved.origin(key).layer != "default"}
+    assert said == set(nulls) - left
+    assert {key for key in said if resolved.value(key) is not None} == set()
 
 
 # --- where it is shown ---

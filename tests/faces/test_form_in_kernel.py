@@ -1,4 +1,4 @@
-"""The configuration form in a real kernel: what it edits is what cells get."""
+"""The forms in a real kernel: what the configuration form edits is what cells get, what the launch form's line says is in it."""
 
 from __future__ import annotations
 
@@ -62,3 +62,18 @@ def test_without_ipywidgets_config_is_the_table(fresh_kernel: Kernel, tmp_path: 
     shown = fresh_kernel.ok("%accelerate config").displays[0]
     assert "num_processes" in shown["text/plain"]
     assert WIDGET not in shown
+
+
+def test_a_launch_form_has_what_stands_on_its_line(kernel: Kernel, project: Path) -> None:
+    (project / "named.yaml").write_text("seed: 3\nparams:\n  epochs: 7\n")
+    kernel.ok("def train(lr: float = 0.1, epochs: int = 1, trainer: dict = {}): return lr, epochs, trainer")
+    kernel.ok("%accelerate form train -n 1 --timeout none --config-file named.yaml lr=0.5 trainer.wait=true")
+    kernel.ok("form = _")
+    assert kernel.ok("print(form.code)").text().strip() == (
+        "notebook_launcher(train, (0.5,), num_processes=1, timeout='none', config='named.yaml', "
+        "kwargs={'trainer': {'wait': True}})"
+    )
+    assert kernel.ok("print(form.launch().result(60))").text().strip() == "(0.5, 7, {'wait': True})"
+    answer = kernel.run("%accelerate form train lrr=0.5")
+    assert "UsageError: %accelerate form: the parameter 'lrr'" in answer.text("stderr")
+    assert "Did you mean 'lr'?" in answer.text("stderr")

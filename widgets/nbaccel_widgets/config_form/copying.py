@@ -11,11 +11,12 @@ from nbaccel.config import KEYS, SECTIONS, Layer
 from nbaccel.config.check import checked
 from nbaccel.config.interpolate import nested
 from nbaccel.config.layers import PARAMS
-from nbaccel.config.schema.key import IN_NOTEBOOKS
+from nbaccel.config.schema.key import IN_NOTEBOOKS, listed
 from nbaccel.config.secrets import is_secret
-from nbaccel_widgets.config_form.words import apart, text_of
+from nbaccel.errors import ConfigError
+from nbaccel_widgets.config_form.words import apart, is_lines, text_of
 
-_ARGUMENTS = {
+ARGUMENTS = {
     "main_process_ip": "master_addr",
     "main_process_port": "use_port",
     "machine_rank": "node_rank",
@@ -23,16 +24,22 @@ _ARGUMENTS = {
 }
 """Keys that `notebook_launcher` calls otherwise."""
 
+Form = Callable[[Layer], str]
+"""Makes what a layer says into a text."""
+
+_NULL = "none"
+"""Null as a flag, a variable or an argument says it; the argument None means that nothing is given."""
+
 
 def magic_line(layer: Layer) -> str:
     """As the line of a cell."""
-    return " ".join(["%%accelerate", *_flags(layer), *_parameters(layer)])
+    return " ".join(["%%accelerate", *_flags(layer, magic_line), *_parameters(layer)])
 
 
 def command_line(layer: Layer) -> str:
     """As a command for a terminal; the script's name is to be filled in."""
     told = {key: setting for key, setting in layer.items() if not is_for_notebooks(key)}
-    return " ".join(["nbaccel launch", *_flags(told), *_parameters(layer), "train.py"])
+    return " ".join(["nbaccel launch", *_flags(told, command_line), *_parameters(layer), "train.py"])
 
 
 def is_for_notebooks(key: str) -> bool:
@@ -43,7 +50,7 @@ def is_for_notebooks(key: str) -> bool:
 
 def exports(layer: Layer) -> str:
     """As variables for a shell."""
-    lines = [f"export {KEYS[key].env}={shlex.quote(text_of(key, value))}" for key, value in _keys(layer).items()]
+    lines = [f"export {KEYS[key].env}={shlex.quote(_text(key, value))}" for key, value in _keys(layer, exports).items()]
     params = _params(layer)
     if params:
         lines.append(f"export {KEYS[PARAMS].env}={shlex.quote(json.dumps(params, default=str))}")
@@ -52,15 +59,16 @@ def exports(layer: Layer) -> str:
 
 def call(layer: Layer) -> str:
     """As a call; the function's name is to be filled in."""
-    values: dict[str, Any] = {_ARGUMENTS.get(key, key): checked(key, value, "") for key, value in _keys(layer).items()}
-    values = {key: value for key, value in nested(values).items() if value is not None}
+    said = _keys(layer, call)
+    values: dict[str, Any] = {ARGUMENTS.get(key, key): checked(key, value, "") for key, value in said.items()}
+    values = {key: _NULL if value is None else value for key, value in nested(values).items()}
     params = _params(layer)
     if params:
         values[PARAMS] = params
     return f"notebook_launcher({', '.join(['train', *(f'{key}={value!r}' for key, value in values.items())])})"
 
 
-FORMS: Mapping[str, Callable[[Layer], str]] = {
+FORMS: Mapping[str, Form] = {
     "%%accelerate line": magic_line,
     "notebook_launcher(...) call": call,
     "environment exports": exports,
@@ -73,13 +81,34 @@ def left_out(layer: Layer, form: str) -> str:
     """What a text to copy does not hold, and why; empty if it holds all."""
     secrets = [key for key in layer if is_secret(key)]
     others = [key for key in layer if is_for_notebooks(key)] if FORMS[form] is command_line else []
+    told = {*_keys(layer, FORMS[form]), *others}
+    nulls = [key for key in _given(layer) if key not in told]
     remarks = [f"{', '.join(secrets)} (secret)"] if secrets else []
+    remarks += [f"{', '.join(nulls)} (null or empty, for which there is no word)"] if nulls else []
     remarks += [f"{', '.join(others)} (for notebooks only)"] if others else []
     return f"Left out: {', '.join(remarks)}." if remarks else ""
 
 
-def _keys(layer: Layer) -> dict[str, Any]:
+def _keys(layer: Layer, form: Form) -> dict[str, Any]:
+    return {key: value for key, value in _given(layer).items() if _has_word(key, value, form)}
+
+
+def _given(layer: Layer) -> dict[str, Any]:
     return {key: setting.value for key, setting in layer.items() if key in KEYS and not is_secret(key)}
+
+
+def _has_word(key: str, value: object, form: Form) -> bool:
+    """Whether a form can say a value: where all texts are legal, `none` is one, but a call's sections can hold None."""
+    if form is command_line and is_lines(key):
+        return bool(value)
+    if value is not None or (form is call and KEYS[key].section):
+        return True
+    if form in (magic_line, command_line) and KEYS[key].is_switch:
+        return False
+    try:
+        return checked(key, _NULL, "") is None
+    except ConfigError:
+        return False
 
 
 def _params(layer: Layer) -> dict[str, Any]:
@@ -87,13 +116,19 @@ def _params(layer: Layer) -> dict[str, Any]:
     return dict(nested(values).get(PARAMS, {}))
 
 
-def _flags(layer: Layer) -> Iterator[str]:
-    for key, value in _keys(layer).items():
+def _text(key: str, value: object) -> str:
+    return _NULL if value is None else text_of(key, value)
+
+
+def _flags(layer: Layer, form: Form) -> Iterator[str]:
+    for key, value in _keys(layer, form).items():
         flag = KEYS[key].flags[0]
         if KEYS[key].is_switch and str(value).lower() in ("true", "false"):
             yield flag if str(value).lower() == "true" else f"--no-{flag[2:]}"
+        elif form is command_line and is_lines(key):  # one flag for each line
+            yield from (f"{flag} {shlex.quote(str(line))}" for line in listed(value))
         else:
-            yield f"{flag} {shlex.quote('none' if value is None else text_of(key, value))}"
+            yield f"{flag} {shlex.quote(_text(key, value))}"
 
 
 def _parameters(layer: Layer) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +14,12 @@ from nbaccel.config.check import checked, refuse_secret
 from nbaccel.config.commands import Changed
 from nbaccel.config.commands.change import for_accelerate
 from nbaccel.config.files.find import shown
-from nbaccel.config.files.read import read_layer
-from nbaccel.config.files.write import UNSET, Unset, changed_text, write_changes
+from nbaccel.config.files.read import FileLayer, read_layer
+from nbaccel.config.files.write import UNSET, Unset, changed_text, is_same, write_changes
 from nbaccel.config.interpolate import nested
 from nbaccel.config.layers import flattened
 from nbaccel.config.secrets import masked
+from nbaccel.errors import ConfigFileError
 from nbaccel_widgets.config_form.words import apart
 
 PLACE = "the configuration form"
@@ -86,7 +87,7 @@ class NotebookEdits:
 
     def changed(self) -> set[str]:
         now = NOTEBOOK.layer()
-        return {key for key in {**now, **self._opened} if _said(now, key) != _said(self._opened, key)}
+        return {key for key in {**now, **self._opened} if not is_same(_said(now, key), _said(self._opened, key))}
 
     def set(self, key: str, value: Value) -> bool:
         before = NOTEBOOK.layer()
@@ -94,7 +95,7 @@ class NotebookEdits:
         if value is not UNSET:
             checked(key, value, PLACE)
             now |= {name: Setting(inner, self.layer, PLACE) for name, inner in flattened(key, value)}
-        if {name: now[name].value for name in now} == {name: before[name].value for name in before}:
+        if is_same(_values(now), _values(before)):
             return False
         NOTEBOOK.replace(now)
         return True
@@ -123,6 +124,10 @@ def _said(layer: Layer, key: str) -> object:
     return layer[key].value if key in layer else UNSET
 
 
+def _values(layer: Layer) -> dict[str, object]:
+    return {key: setting.value for key, setting in layer.items()}
+
+
 def _as_yaml(layer: Layer) -> str:
     values = {key: _plain(masked(key, _typed(key, setting.value))) for key, setting in apart(layer).items()}
     return yaml.safe_dump(nested(values), sort_keys=False, allow_unicode=True) if values else ""
@@ -130,6 +135,34 @@ def _as_yaml(layer: Layer) -> str:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+class NoFile:
+    """A file that is not named yet: it says nothing, and nothing of it can be changed."""
+
+    layer, path, name = "file", None, "another file"
+    is_pending = False
+
+    def pending(self, held: Layer) -> Layer:
+        return held
+
+    def changed(self) -> set[str]:
+        return set()
+
+    def set(self, key: str, value: Value) -> bool:
+        raise ConfigFileError(self.name, "nobody has said which", "Write its path into the field File first.")
+
+    def undo(self) -> bool:
+        return False
+
+    def revert(self) -> None:
+        pass
+
+    def diff(self) -> list[str]:
+        return []
+
+    def save(self) -> list[str]:
+        return ["Nothing to save: the file is not named yet."]
 
 
 class FileEdits:
@@ -155,40 +188,47 @@ class FileEdits:
 
     def pending(self, held: Layer) -> Layer:
         place = f"{self.name} (not saved yet)"
-        told: dict[str, Setting] = {key: setting for key, setting in held.items() if not self._takes_away(key)}
+        told = {key: setting for name, said in held.items() for key, setting in self._left(name, said)}
         for key, value in self._changes.items():
             if value is not UNSET:
                 told[key] = Setting(value, self.layer, place)
         return told
 
-    def _takes_away(self, key: str) -> bool:
-        return any(_gives_way(key, changed) for changed in self._changes)
+    def _left(self, key: str, setting: Setting) -> Iterator[tuple[str, Setting]]:
+        """What the changes leave of a setting; where they remove it, an included file may still say something."""
+        changes = [value for changed, value in self._changes.items() if _gives_way(key, changed)]
+        if not changes:
+            yield key, setting
+        elif all(value is UNSET for value in changes) and key in (included := self._read().included):
+            yield key, included[key]
 
     def changed(self) -> set[str]:
         return set(self._changes)
 
     def set(self, key: str, value: Value) -> bool:
         changes = {name: held for name, held in self._changes.items() if not _gives_way(name, key)}
-        held = self._held()
+        file = self._read()
+        held = file.settings
         if value is UNSET:
-            changes |= {key: UNSET} if key in held else {}
+            is_own = key in held and held[key] is not file.included.get(key)
+            changes |= {key: UNSET} if is_own else {}
         else:
             place = f"for {self.name}"
             typed = checked(key, value, place)
             refuse_secret(key, value, place)
-            if key not in held or _typed(key, held[key].value) != typed:
+            if key not in held or not is_same(_typed(key, held[key].value), typed):
                 changes |= dict(flattened(key, value))
         return self._put(changes)
 
     def _put(self, changes: dict[str, Value]) -> bool:
-        if changes == self._changes:
+        if is_same(changes, self._changes):
             return False
         self._before.append(self._changes)
         self._changes = changes
         return True
 
-    def _held(self) -> Mapping[str, Setting]:
-        return read_layer(self.path, self.layer).settings if self.path.exists() else {}
+    def _read(self) -> FileLayer:
+        return read_layer(self.path, self.layer) if self.path.exists() else FileLayer(self.path)
 
     def undo(self) -> bool:
         if not self._before:

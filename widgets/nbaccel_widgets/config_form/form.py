@@ -18,7 +18,7 @@ from nbaccel.config.sources import CONFIG_FILE
 from nbaccel.errors import ConfigError
 from nbaccel.machine import Machine, probe
 from nbaccel_widgets.config_form.body import Body
-from nbaccel_widgets.config_form.editing import Edits, FileEdits, NotebookEdits
+from nbaccel_widgets.config_form.editing import Edits, FileEdits, NoFile, NotebookEdits
 from nbaccel_widgets.config_form.foot import Foot
 from nbaccel_widgets.config_form.head import ANOTHER, Head
 from nbaccel_widgets.config_form.outlook import outlook
@@ -113,8 +113,13 @@ class ConfigForm(widgets.VBox):
             why = _brief(error)
         if why:
             self._wrong[key] = (text, why)
-        self.foot.say("")
         self._show()
+        self.foot.say("" if text.strip() or why else self._still(key))
+
+    def _still(self, key: str) -> str:
+        """Why the edited file says something about a key that has been taken out of it; empty if it does not."""
+        own = self.picture.own(key)
+        return f"{key} comes from an included file, {own.place}: change it there, or set it here." if own else ""
 
     def _put(self, key: str, value: object) -> str:
         """Change the layer. Returns why the whole would not be valid then; it is as it was in this case."""
@@ -191,17 +196,17 @@ class ConfigForm(widgets.VBox):
     def _choose(self, layer: str, written: str) -> None:
         """Edit another layer."""
         self._wrong.clear()
-        if layer == "notebook":
-            self.edits = self._notebook
-        else:
-            path = self._path(layer, written)
-            if path is None:
-                self.foot.say("Which file? Its path stands beside.")
-                return
-            self.edits = self._files.setdefault((layer, path), FileEdits(layer, path))
-        is_named = layer == "file" and self._environment().get(CONFIG_FILE) != written.strip()
-        self.foot.say(f"It counts where it is named: by --config-file, or by {CONFIG_FILE}." if is_named else "")
+        self.edits = self._edits_of(layer, written)
         self._show()
+        is_named = layer == "file" and self._environment().get(CONFIG_FILE) != written.strip()
+        remark = f"It counts where it is named: by --config-file, or by {CONFIG_FILE}." if is_named else ""
+        self.foot.say("Which file? Its path stands beside." if isinstance(self.edits, NoFile) else remark)
+
+    def _edits_of(self, layer: str, written: str) -> Edits:
+        if layer == "notebook":
+            return self._notebook
+        path = self._path(layer, written)
+        return NoFile() if path is None else self._files.setdefault((layer, path), FileEdits(layer, path))
 
     def _search(self) -> None:
         self.body.find(self.head.search.value, only_given=self.head.only_given.value)

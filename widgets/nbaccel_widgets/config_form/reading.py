@@ -111,7 +111,7 @@ def take_picture(place: Place, layer: str, path: Path | None, pending: Callable[
     Args:
         place: where.
         layer: the layer that is edited: `notebook`, `project`, `user` or `file`.
-        path: its file, None for the notebook.
+        path: its file, None for the notebook, or where another file is not named yet.
         pending: changes what that layer says by what is not written yet.
     """
     named = path if layer == "file" and path is not None and path.is_file() else place.config_file
@@ -123,9 +123,9 @@ def take_picture(place: Place, layer: str, path: Path | None, pending: Callable[
         sources, trouble = _readable(place), str(error)
     layers = [*place.above, *sources.layers]
     edited = len(place.above)
-    if path is not None:
-        edited += _number_of(layer, path, sources, place)
-        if not _is_read(path, sources):
+    if layer != "notebook":
+        edited += _FILES_FROM if path is None else _number_of(layer, path, sources, place)
+        if path is None or not _is_read(path, sources):
             layers.insert(edited, {})
     layers[edited] = pending(layers[edited])
     return _picture(tuple(layers), edited, trouble)

@@ -52,11 +52,11 @@ class Row:
         self.note.value = self._note(state)
         self.box._dom_classes = self._classes(state)
 
-    def _sight(self, state: State) -> tuple[object, ...]:
-        """All that the row depends on."""
+    def _sight(self, state: State) -> str:
+        """All that the row depends on; as a text, for 1 and true are equal."""
         key, picture = self.key, state.picture
         said = (picture.chain.get(key), picture.own(key), picture.below(key), picture.problems.get(key))
-        return (*said, picture.obstacle(key), key in state.changed, state.wrong.get(key))
+        return repr((*said, picture.obstacle(key), key in state.changed, state.wrong.get(key)))
 
     def _content(self, state: State) -> Content:
         own = state.picture.own(self.key)

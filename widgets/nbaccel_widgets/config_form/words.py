@@ -10,6 +10,7 @@ from typing import Any
 from nbaccel.config import KEYS, Layer, plain_value
 from nbaccel.config.files.write import UNSET, Unset
 from nbaccel.config.layers import PARAMS
+from nbaccel.config.schema.key import listed
 
 LONGEST = 60
 """Characters of a value that are shown where there is little room."""
@@ -23,6 +24,11 @@ def is_mapping(key: str) -> bool:
     return key in KEYS and KEYS[key].possible == "a mapping"
 
 
+def is_lines(key: str) -> bool:
+    """Whether a key takes several texts, each with commas and blanks of its own."""
+    return key in KEYS and KEYS[key].possible == "a text, or a list of them"
+
+
 def value_of(key: str, text: str) -> object | Unset:
     """What a field's text means; empty: the key is not set here."""
     text = text.strip()
@@ -32,6 +38,8 @@ def value_of(key: str, text: str) -> object | Unset:
         return plain_value(text)
     if text.lower() in ("null", "~") and KEYS[key].is_nullable:
         return None
+    if is_lines(key) and listed(text) != (text,):
+        return list(listed(text))
     return text
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
 
 from nbaccel.config import Key, Resolved
-from nbaccel.config.secrets import is_secret
+from nbaccel.config.check import checked
+from nbaccel.config.secrets import MASK, is_secret, masked
 from nbaccel.errors import ConfigError
 from nbaccel.look import Html, bold, code, in_mood, joined, quiet, told
 from nbaccel_widgets.launch_form.parameters import NEEDED, Field
@@ -46,12 +48,15 @@ class Control:
     def __init__(self, name: str, widget: widgets.ValueWidget) -> None:
         self.name, self.widget = name, widget
         self.note = widgets.HTML(layout=widgets.Layout(margin="0", width="auto"))
-        self.untouched = widget.value
+        self.untouched = self.written
 
     @property
     def written(self) -> Any:
         """What is written, as it is."""
-        value = self.widget.value
+        return self._meant(self.widget.value)
+
+    def _meant(self, value: Any) -> Any:
+        """What a content of the widget means; spaces around it mean nothing."""
         return value.strip() if isinstance(value, str) else value
 
     @property
@@ -86,6 +91,31 @@ class ParameterControl(Control):
         self.field, self._namespace, self._place = field, namespace, place
         super().__init__(field.name, _widget(field, namespace))
 
+    def _meant(self, value: Any) -> Any:
+        return value if self.field.kind == "text" else super()._meant(value)
+
+    def rest_on(self, field: Field, place: str) -> None:
+        """The default is another one now; a control that nobody has touched shows it.
+
+        Args:
+            field: the field with that default.
+            place: where it comes from if not from the function.
+        """
+        was_touched = self.is_touched
+        self.field, self._place = field, place
+        content = _content(field, self._namespace, self.widget)
+        self.untouched = self._meant(content)
+        if not was_touched and self.is_touched:
+            self.write(content)
+
+    def put(self, value: Any) -> None:
+        """Write a value into it. Raises ConfigError if it is a number that the control cannot hold."""
+        field = replace(self.field, default=value)
+        if isinstance(self.widget, widgets.IntText | widgets.FloatText) and not _is_plain_number(field):
+            written = f"{self.name}={masked(self.name, value)!r}"
+            raise ConfigError(written, "from the argument params=", "what a number field can hold: up to 2**53, finite")
+        self.write(_content(field, self._namespace, self.widget))
+
     def value(self) -> Any:
         """The value that is written.
 
@@ -93,6 +123,8 @@ class ParameterControl(Control):
             WrittenError: it is none; says what is possible.
         """
         written, field = self.written, self.field
+        if field.default is not NEEDED and not self.is_touched:
+            return field.default  # also one that its own annotation does not allow, or that no text stands for
         if field.kind == "choice":
             if written not in dict(field.choices):
                 raise WrittenError(f"choose one. Possible: {field.possible}")
@@ -105,25 +137,27 @@ class ParameterControl(Control):
             raise WrittenError(f"a value is needed. Possible: {field.possible}")
         if written == "" and field.nullable and field.default in (None, NEEDED):
             return None
-        return self._object(written) if field.kind == "object" else fitting(written, _hint(field), field.possible)
+        return self._object(written) if field.kind == "object" else self._fitting(written, _hint(field))
+
+    def _fitting(self, value: Any, hint: Any) -> Any:
+        return fitting(value, hint, self.field.possible, self.name)
 
     def _object(self, written: str) -> Any:
-        if not self.is_touched and self.field.default is not NEEDED and "." not in written:
-            return self.field.default
         try:
             found = looked_up(written, self._namespace)
         except WrittenError as problem:
             return self._as_text(written, problem)
         if isinstance(found, Named):
-            return Named(fitting(found.value, self.field.hint, self.field.possible), found.name)
-        return fitting(found, self.field.hint, self.field.possible)
+            self._fitting(found.value, self.field.hint)
+            return found  # as it is, for so the line of code passes it
+        return self._fitting(found, self.field.hint)
 
     def _as_text(self, written: str, problem: WrittenError) -> Any:
         """What is no variable and no value may be wanted as a text."""
         if self.field.hint is Any:
             raise problem
         try:
-            return fitting(written, self.field.hint, self.field.possible)
+            return self._fitting(written, self.field.hint)
         except WrittenError:
             raise problem from None
 
@@ -152,8 +186,8 @@ class ParameterControl(Control):
 def shown(name: str, value: Any) -> str:
     """A value as code, short; a secret's is hidden."""
     if is_secret(name):
-        return "********"
-    text = code_of(value)
+        return MASK
+    text = code_of(value, name)
     return text if len(text) <= 48 else f"{text[:45]}..."
 
 
@@ -163,19 +197,31 @@ def _hint(field: Field) -> Any:
 
 def _widget(field: Field, namespace: Mapping[str, Any]) -> widgets.ValueWidget:
     looks = _looks(field.name)
-    has_default = field.default is not NEEDED
+    content = _content(field, namespace)
     if field.kind == "switch":
-        return widgets.Checkbox(value=bool(field.default) if has_default else False, **looks)
+        return widgets.Checkbox(value=content, **looks)
     if field.kind == "choice":
-        labels = [label for label, _ in field.choices]
-        chosen = next((label for label, value in field.choices if value == field.default), None)
-        return widgets.Dropdown(options=labels, value=chosen, **looks)
-    if has_default and _is_plain_number(field):
+        return widgets.Dropdown(options=[label for label, _ in field.choices], value=content, **looks)
+    if _is_plain_number(field):
         step = field.range.step or (1 if field.kind == "whole" else None)
         make = widgets.IntText if field.kind == "whole" else widgets.FloatText
-        return make(value=field.default, step=step, continuous_update=True, **looks)
-    make = widgets.Password if is_secret(field.name) else widgets.Text
-    return make(value=_text(field, namespace), placeholder="" if field.nullable else "needed", **looks)
+        return make(value=content, step=step, continuous_update=True, **looks)
+    placeholder = "" if field.nullable else "needed"
+    if is_secret(field.name):
+        return widgets.Password(value=content, placeholder=placeholder, **looks)
+    make_text = widgets.Textarea if field.kind == "text" and "\n" in content else widgets.Text
+    return make_text(value=content, placeholder=placeholder, **looks)
+
+
+def _content(field: Field, namespace: Mapping[str, Any], widget: widgets.ValueWidget | None = None) -> Any:
+    """What the widget of a field holds when it holds the default; a number's keeps what it has if it cannot."""
+    if field.kind == "switch":
+        return field.default is not NEEDED and bool(field.default)
+    if field.kind == "choice":
+        return next((label for label, value in field.choices if value == field.default), None)
+    if isinstance(widget, widgets.IntText | widgets.FloatText):
+        return field.default if _is_plain_number(field) else widget.value
+    return field.default if widget is None and _is_plain_number(field) else _text(field, namespace)
 
 
 def _is_plain_number(field: Field) -> bool:
@@ -183,7 +229,8 @@ def _is_plain_number(field: Field) -> bool:
     default = field.default
     if field.kind not in ("whole", "number") or field.nullable or isinstance(default, bool):
         return False
-    return isinstance(default, int | float) and math.isfinite(default) and abs(default) < _EXACT
+    kinds = int if field.kind == "whole" else int | float
+    return isinstance(default, kinds) and math.isfinite(default) and abs(default) < _EXACT
 
 
 def _text(field: Field, namespace: Mapping[str, Any]) -> str:
@@ -202,8 +249,12 @@ def _looks(name: str) -> dict[str, Any]:
     }
 
 
+NULL = "none"
+"""Null in a control or an argument; the argument None means that nothing is given."""
+
+
 class KeyControl(Control):
-    """The control of a key of the configuration. Empty, or at its first choice, it sets nothing.
+    """The control of a key of the configuration. Empty, or at its first choice, it sets nothing; `none` sets null.
 
     Args:
         key: the key.
@@ -212,15 +263,37 @@ class KeyControl(Control):
 
     def __init__(self, key: Key, inherited: Resolved | None) -> None:
         self.key = key
-        now = "not set" if inherited is None else told_value(inherited.value(key.name))
-        super().__init__(key.name, self._made(now))
+        self._now = "not set" if inherited is None else told_value(inherited.value(key.name))
+        super().__init__(key.name, self._made())
 
-    def _made(self, now: str) -> widgets.ValueWidget:
+    def _made(self) -> widgets.ValueWidget:
         looks = _looks(self.key.name)
         if self.key.is_switch or self.key.choices:
-            choices = ("true", "false") if self.key.is_switch else self.key.choices
-            return widgets.Dropdown(options=[(f"{now} (as configured)", ""), *((one, one) for one in choices)], **looks)
-        return widgets.Text(placeholder=now, **looks)
+            return widgets.Dropdown(options=self._options(), **looks)
+        return widgets.Text(placeholder=self._now, **looks)
+
+    def _options(self) -> list[tuple[str, str]]:
+        choices = ("true", "false") if self.key.is_switch else self.key.choices
+        null = (NULL,) if self.key.is_nullable else ()
+        return [(f"{self._now} (as configured)", ""), *((one, one) for one in (*choices, *null))]
+
+    def rest_on(self, base: Resolved) -> None:
+        """Show what holds without this form."""
+        now = told_value(base.value(self.name))
+        if now == self._now:
+            return
+        self._now = now
+        if isinstance(self.widget, widgets.Dropdown):
+            chosen = self.widget.value
+            self.widget.options = self._options()
+            self.widget.value = chosen
+        else:
+            self.widget.placeholder = now
+
+    def put(self, value: Any) -> None:
+        """Write a value into it. Raises ConfigError if it is not valid."""
+        found = checked(self.name, value, f"from the argument {self.name}=")
+        self.write(NULL if found is None else told_value(found))
 
     def refresh(self, base: Resolved) -> str:
         """Say who sets it, or what is wrong. Returns what is wrong, empty if all is well."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from threading import RLock
 from typing import Any, Protocol
 
 import ipywidgets as widgets
 
 import nbaccel
-from nbaccel.config import KEYS, Resolved, call_layer, resolve
-from nbaccel.config.params import names_of
+from nbaccel.config import KEYS, Layer, Resolved, call_layer, resolve
+from nbaccel.config.layers import PARAMS
+from nbaccel.config.params import filled, names_of
+from nbaccel.config.structured import as_mapping, split_config
 from nbaccel.errors import CallError, NbaccelError, StateError
 from nbaccel.launch import Screen
 from nbaccel.launch.job import Job
 from nbaccel.look import bold, code, heading, in_mood, joined, quiet, region
 from nbaccel.machine import Machine, probe
 from nbaccel.plan import Plan, settle
-from nbaccel_widgets.launch_form.call import Call, called
+from nbaccel_widgets.launch_form.call import Call, called, name_of
+from nbaccel_widgets.launch_form.configured import as_written, configured, places_of
 from nbaccel_widgets.launch_form.controls import (
+    NULL,
     Control,
     KeyControl,
     ParameterControl,
@@ -31,10 +35,10 @@ from nbaccel_widgets.launch_form.controls import (
 )
 from nbaccel_widgets.launch_form.history import Run
 from nbaccel_widgets.launch_form.output import OutputScreen
-from nbaccel_widgets.launch_form.parameters import NEEDED, Field, Parameter, leaves, parameters_of
+from nbaccel_widgets.launch_form.parameters import NEEDED, leaves, parameters_of
 from nbaccel_widgets.launch_form.past import Past
 from nbaccel_widgets.launch_form.stage import Stage
-from nbaccel_widgets.launch_form.values import WrittenError, fitting
+from nbaccel_widgets.launch_form.values import WrittenError
 
 SHOWN_KEYS = ("num_processes", "mixed_precision", "gradient_accumulation_steps", "use_cpu", "seed", "timeout")
 """Keys of the configuration that a form shows if nothing else is said."""
@@ -66,7 +70,9 @@ class LaunchForm(widgets.VBox):
         machine: what exists; left out: probed.
         namespace: the notebook's variables, which a parameter can be; left out: those of `__main__`.
         submit: starts a job; left out: `nbaccel.submit`.
-        settings: keys of the configuration that are filled in already, such as `num_processes=2`.
+        params: parameters that are filled in already, by name, as for `nbaccel.notebook_launcher`.
+        config: the path of a configuration file, or an object that holds settings.
+        settings: keys of the configuration that are filled in already, such as `num_processes=2`; None: not given.
 
     Attributes:
         controls: the control of each parameter, or of each part of one, by its dotted name.
@@ -78,6 +84,7 @@ class LaunchForm(widgets.VBox):
 
     Raises:
         CallError: the function does not tell its parameters, or a key is unknown.
+        ConfigError: what is to be filled in already is not valid.
     """
 
     def __init__(
@@ -88,17 +95,22 @@ class LaunchForm(widgets.VBox):
         machine: Machine | None = None,
         namespace: Mapping[str, Any] | None = None,
         submit: Submit | None = None,
+        params: Any = None,
+        config: Any = None,
         **settings: Any,
     ) -> None:
-        self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
+        namespace = _main() if namespace is None else namespace
+        self.function, self.name = function, name_of(function, namespace)
         self._submit: Submit = nbaccel.submit if submit is None else submit
         self._machine = probe() if machine is None else machine
-        self._quiet = False
+        self._config = config
+        self._lock, self._quiet = RLock(), False
         self._before: list[dict[str, Any]] = []
-        self._parameters = parameters_of(function)
+        self._own = parameters_of(function)
         base = self._base()
-        self.controls = _parameter_controls(self._parameters, base, _main() if namespace is None else namespace)
+        self._parameters = configured(function, self._own, base)
+        places, fields = places_of(self._own, self._parameters, base), leaves(self._parameters)
+        self.controls = {one.name: ParameterControl(one, namespace, places[one.name]) for one in fields}
         self.settings = {name: KeyControl(KEYS[name], base) for name in _known((*keys, *settings))}
         self.button = widgets.Button(description="Launch", button_style="primary", icon="play")
         self.status = widgets.HTML(layout=widgets.Layout(flex="1 1 auto", width="auto", margin="0"))
@@ -107,10 +119,25 @@ class LaunchForm(widgets.VBox):
         self.stage = Stage()
         self._past = Past(self.use)
         super().__init__(children=self._laid_out())
+        self._fill(settings, params)
         self._listen()
-        for name, value in settings.items():
-            self.settings[name].write(told_value(value))
         self._refresh()
+
+    def _fill(self, settings: Mapping[str, Any], params: Any) -> None:
+        """What is written in the beginning."""
+        for name, value in settings.items():
+            if value is not None:
+                self.settings[name].put(value)
+        if params is None:
+            return
+        place = "the argument params="
+        resolved = self._resolve(call_layer({PARAMS: as_mapping(params, place)}, lambda _: place))
+        filled(self.function, (), {}, resolved)  # refuses what does not fit
+        parameters = configured(self.function, self._own, resolved)
+        places = places_of(self._own, parameters, resolved)
+        for field in leaves(parameters):
+            if places[field.name] == place:
+                self.controls[field.name].put(as_written(field, resolved) if field.kind == "object" else field.default)
 
     # what is written
 
@@ -127,7 +154,7 @@ class LaunchForm(widgets.VBox):
     @property
     def code(self) -> str:
         """The line of code that launches the same. Raises WrittenError if a value is not valid."""
-        return self.call.code(self.name)
+        return self.call.code(self.name, self._config)
 
     def _given(self) -> frozenset[str]:
         """Names of the fields that are not left to their defaults."""
@@ -170,12 +197,13 @@ class LaunchForm(widgets.VBox):
 
     @contextmanager
     def _refreshed_once(self) -> Iterator[None]:
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
-            self._refresh()
+        with self._lock:
+            self._quiet = True
+            try:
+                yield
+            finally:
+                self._quiet = False
+                self._refresh()
 
     # launching
 
@@ -189,11 +217,13 @@ class LaunchForm(widgets.VBox):
         going = self._going()
         if going is not None:
             raise StateError(f"run {going.number} is going on; stop it, or wait for its end.")
+        self._refresh()  # the configuration may have changed since
         call = self.call
         args, kwargs = call.values
         screen = OutputScreen()
-        job = self._submit(self.function, args, kwargs=kwargs, screen=screen, **call.settings)
-        told, line = self._told_parameters(), call.code(self.name)
+        config = {} if self._config is None else {"config": self._config}
+        job = self._submit(self.function, args, kwargs=kwargs, screen=screen, **config, **call.settings)
+        told, line = self._told_parameters(), call.code(self.name, self._config)
         self._past.add(Run(job, told, self._given(), self._told_settings(), self.written, line))
         self.stage.show(job, screen)
         self._refresh()
@@ -212,27 +242,31 @@ class LaunchForm(widgets.VBox):
         try:
             self.launch()
         except (NbaccelError, WrittenError) as error:
-            self._tell(wrong(str(error).partition("\n")[0]))
+            self._tell(wrong(_in_a_line(error)))
 
     # what is shown
 
     def _base(self) -> Resolved | None:
         """The configuration without this form; None if it contradicts itself."""
         try:
-            return resolve(params=names_of(self.function))
+            return self._resolve({})
         except NbaccelError:
             return None
 
+    def _resolve(self, given: Layer) -> Resolved:
+        below, file = split_config(self._config, "the argument config=")
+        return resolve(given, below, config_file=file, params=names_of(self.function))
+
     def _resolved(self) -> Resolved:
-        return resolve(call_layer(self._written_settings(), lambda _: _FORM), params=names_of(self.function))
+        return self._resolve(call_layer(self._written_settings(), lambda _: _FORM))
 
     def _written_settings(self) -> dict[str, Any]:
         return {name: control.written for name, control in self.settings.items() if control.is_touched}
 
     def _checked_settings(self) -> dict[str, Any]:
-        written = self._written_settings()
         resolved = self._resolved()
-        return {name: resolved.value(name) for name in written}
+        values = {name: resolved.value(name) for name in self._written_settings()}
+        return {name: NULL if value is None else value for name, value in values.items()}
 
     def _told_parameters(self) -> dict[str, str]:
         return {name: shown(name, control.value()) for name, control in self.controls.items()}
@@ -243,20 +277,44 @@ class LaunchForm(widgets.VBox):
         return {name: told_value(resolved.value(name)) for name in names if resolved.value(name) != KEYS[name].default}
 
     def _refresh(self, _: object = None) -> None:
-        if self._quiet:
-            return
-        problems = [name for name, control in self.controls.items() if control.refresh()]
+        with self._lock:
+            if self._quiet:
+                return
+            self._quiet = True
+            try:
+                plan, told = self._outlook()
+            finally:
+                self._quiet = False
+            self.button.disabled = plan is None
+            self.button.tooltip = told if plan is None else ""
+            self.undo_button.disabled = not self._before
+            self._say(plan, told)
+
+    def _outlook(self) -> tuple[Plan | None, str]:
+        """What a launch would do and the line of code that does the same; or None and why it cannot be."""
+        problems, told = [], ""
         try:
-            base = resolve(params=names_of(self.function))
-            problems += [name for name, control in self.settings.items() if control.refresh(base)]
-            reason = self._reason(problems)
-            plan = None if reason else settle(self._resolved(), self._machine)
+            base = self._resolve({})
+            self._follow(base)
+            problems = [name for name, control in self.settings.items() if control.refresh(base)]
         except NbaccelError as error:
-            plan, reason = None, str(error).partition("\n")[0]
-        self.button.disabled = plan is None
-        self.button.tooltip = reason
-        self.undo_button.disabled = not self._before
-        self._say(plan, reason)
+            told = _in_a_line(error)
+        problems = [name for name, control in self.controls.items() if control.refresh()] + problems
+        told = told or self._reason(problems)
+        try:
+            return (None, told) if told else (settle(self._resolved(), self._machine), self.code)
+        except (NbaccelError, WrittenError) as error:
+            return None, _in_a_line(error)
+
+    def _follow(self, base: Resolved) -> None:
+        """Controls that nobody has touched show what the configuration says now."""
+        self._parameters = configured(self.function, self._own, base)
+        places = places_of(self._own, self._parameters, base)
+        for field in leaves(self._parameters):
+            if field is not self.controls[field.name].field:
+                self.controls[field.name].rest_on(field, places[field.name])
+        for control in self.settings.values():
+            control.rest_on(base)
 
     def _reason(self, problems: Sequence[str]) -> str:
         """Why nothing can be launched now; empty if it can."""
@@ -265,13 +323,12 @@ class LaunchForm(widgets.VBox):
             return f"Run {going.number} is going on; stop it, or wait for its end."
         return f"Not valid, see above: {', '.join(problems)}." if problems else ""
 
-    def _say(self, plan: Plan | None, reason: str) -> None:
+    def _say(self, plan: Plan | None, told: str) -> None:
         if plan is None:
             going = self._going() is not None
-            self._tell(in_mood(f"\N{BLACK RIGHT-POINTING TRIANGLE} {reason}", "accent") if going else wrong(reason))
-            return
-        line = self.code
-        self._tell(joined([f"Would start {plan.describe()}", plain(code(line), _LINE_STYLE)]))
+            self._tell(in_mood(f"\N{BLACK RIGHT-POINTING TRIANGLE} {told}", "accent") if going else wrong(told))
+        else:
+            self._tell(joined([f"Would start {plan.describe()}", plain(code(told), _LINE_STYLE)]))
 
     def _tell(self, content: str) -> None:
         told = plain(content, _STATUS_STYLE)
@@ -316,26 +373,8 @@ def _grid(controls: Iterable[Control]) -> widgets.GridBox:
     return widgets.GridBox(cells, layout=columns)
 
 
-def _parameter_controls(
-    parameters: Sequence[Parameter], base: Resolved | None, namespace: Mapping[str, Any]
-) -> dict[str, ParameterControl]:
-    made = {}
-    for field in leaves(parameters):
-        configured, place = _configured(field, base)
-        made[field.name] = ParameterControl(configured, namespace, place)
-    return made
-
-
-def _configured(field: Field, base: Resolved | None) -> tuple[Field, str]:
-    """A field with the value that the configuration's `params` have for it, if there is one, and where from."""
-    key = f"params.{field.name}"
-    if base is None or key not in base.chain:
-        return field, ""
-    try:
-        value = fitting(base.value(key), field.hint, field.possible)
-    except WrittenError:  # the launch will say it, with its place
-        return field, ""
-    return replace(field, default=value), base.origin(key).place
+def _in_a_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _known(names: Iterable[str]) -> list[str]:

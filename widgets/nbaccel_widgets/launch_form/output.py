@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from nbaccel.launch.clip import collapse
 from nbaccel.launch.events import Flood
 from nbaccel.launch.job import Job
 from nbaccel.wire.messages import Shown
@@ -38,6 +39,7 @@ class OutputScreen:
         self._results: dict[int, Shown] = {}
         self._main = 0
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._timer: threading.Timer | None = None
 
     def begin(self, ranks: Sequence[int]) -> None:
@@ -107,16 +109,21 @@ class OutputScreen:
                 self._timer.start()
 
     def _flush(self) -> None:
-        with self._lock:
-            self._timer = None
-            outputs = tuple(self._outputs)
-        self.area.outputs = outputs
+        with self._sending:  # else what is older may be put in place of what is newer
+            with self._lock:
+                self._timer = None
+                outputs = tuple(self._outputs)
+            self.area.outputs = outputs
 
 
 def _tail(text: str) -> str:
+    """The end of a text, in whole lines unless the first of them is most of it."""
+    text = collapse(text, fresh=True)
     if len(text) <= _MOST_CHARACTERS:
         return text
-    return f"...\n{text[-_MOST_CHARACTERS:].partition(chr(10))[2]}"
+    kept = text[-_MOST_CHARACTERS:]
+    first, _, rest = kept.partition("\n")
+    return f"...\n{rest if len(first) < _MOST_CHARACTERS // 2 else kept}"
 
 
 def _sendable(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,19 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
+class Group:
+    """A dataclass or model that is filled in by its parts.
+
+    Attributes:
+        path: as of a field.
+        kind: its class.
+    """
+
+    path: tuple[str, ...]
+    kind: type
+
+
+@dataclasses.dataclass(frozen=True)
 class Parameter:
     """A parameter of a function.
 
@@ -84,8 +97,8 @@ class Parameter:
         fields: its parts, or itself as the only one.
         keyword_only: whether it must be given by name.
         positional_only: whether it must be given by place.
-        made_of_parts: whether its value is built from its fields' values.
-        is_needed: whether the function has no default for it.
+        groups: what its fields' values are built into, the outermost first; empty if it is its only field.
+        is_needed: whether it must be given.
     """
 
     name: str
@@ -93,7 +106,7 @@ class Parameter:
     fields: tuple[Field, ...]
     keyword_only: bool = False
     positional_only: bool = False
-    made_of_parts: bool = False
+    groups: tuple[Group, ...] = ()
     is_needed: bool = False
 
 
@@ -116,14 +129,14 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def _parameter(found: inspect.Parameter, hint: Any, text: str) -> Parameter:
-    fields = tuple(_fields((found.name,), hint, found.default, text))
+    parts = list(_fields((found.name,), hint, found.default, text))
     return Parameter(
         found.name,
         hint,
-        fields,
+        tuple(one for one in parts if isinstance(one, Field)),
         keyword_only=found.kind is found.KEYWORD_ONLY,
         positional_only=found.kind is found.POSITIONAL_ONLY,
-        made_of_parts=fields == () or fields[0].path != (found.name,),
+        groups=tuple(one for one in parts if isinstance(one, Group)),
         is_needed=found.default is NEEDED,
     )
 
@@ -141,35 +154,44 @@ def _hints(function: Any) -> Mapping[str, Any]:
         return {}
 
 
-def _fields(path: tuple[str, ...], hint: Any, default: Any, text: str) -> Iterator[Field]:
-    parts = _parts(hint, default)
-    if parts is None:
+def _fields(path: tuple[str, ...], hint: Any, default: Any, text: str) -> Iterator[Field | Group]:
+    kind = _kind_of_group(hint, default)
+    if kind is None:
         yield _field(path, hint, default, text)
-    else:
-        for name, inner, inner_default, inner_text in parts:
-            yield from _fields((*path, name), inner, inner_default, inner_text)
+        return
+    yield Group(path, kind)
+    for name, inner, inner_default, inner_text in _parts(kind, default):
+        yield from _fields((*path, name), inner, inner_default, inner_text)
+
+
+def _kind_of_group(hint: Any, default: Any) -> type | None:
+    """The class of a dataclass or model, None for anything else."""
+    kind = _plain_hint(hint)[0]
+    if default is not NEEDED and (default is None or isinstance(default, type)):
+        return None
+    if default is not NEEDED and (kind is Any or (_is_group(kind) and isinstance(default, kind))):
+        kind = type(default)
+    return kind if _is_group(kind) else None
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
 
 
 _Part = tuple[str, Any, Any, str]
 
 
-def _parts(hint: Any, default: Any) -> list[_Part] | None:
-    """The parts of a dataclass or model, None for anything else: name, annotation, default and text of each."""
-    kind = _plain_hint(hint)[0]
-    if kind is Any and default is not NEEDED and not isinstance(default, type):
-        kind = type(default)
-    if not isinstance(kind, type) or default is None:
-        return None
+def _parts(kind: type, default: Any) -> list[_Part]:
+    """The parts of a dataclass or model: name, annotation, default and text of each."""
     if issubclass(kind, BaseModel):
         return [_of_model(name, field, default) for name, field in kind.model_fields.items()]
-    if dataclasses.is_dataclass(kind):
-        hints, texts = _class_hints(kind), _texts(inspect.getdoc(kind) or "")
-        return [
-            (one.name, hints.get(one.name, Any), _of_dataclass(one, default), texts.get(one.name, ""))
-            for one in dataclasses.fields(kind)
-            if one.init
-        ]
-    return None
+    assert dataclasses.is_dataclass(kind)
+    hints, texts = _class_hints(kind), _texts(inspect.getdoc(kind) or "")
+    return [
+        (one.name, hints.get(one.name, Any), _of_dataclass(one, default), texts.get(one.name, ""))
+        for one in dataclasses.fields(kind)
+        if one.init
+    ]
 
 
 def _class_hints(kind: type) -> Mapping[str, Any]:
@@ -204,9 +226,10 @@ def _field(path: tuple[str, ...], hint: Any, default: Any, text: str) -> Field:
     plain, nullable = _plain_hint(hint)
     if plain is Any and default is not NEEDED and default is not None:
         plain = type(default)
+    nullable = nullable or default is None
     choices = _choices(plain, nullable=nullable)
     kind: Kind = "choice" if choices else _kind(plain)
-    return Field(path, hint, kind, default, choices, range_of(described), nullable or default is None, said)
+    return Field(path, hint, kind, default, choices, range_of(described), nullable, said)
 
 
 def _described(hint: Any) -> list[Any]:
@@ -278,3 +301,19 @@ def _texts(documentation: str) -> dict[str, str]:
 def leaves(parameters: Sequence[Parameter]) -> list[Field]:
     """All fields in their order."""
     return [field for parameter in parameters for field in parameter.fields]
+
+
+def with_default(parameter: Parameter, value: Any) -> Parameter:
+    """The parameter as if this were its default; it must be given if the value has not all of its parts."""
+    found = [_part_of(value, field) for field in parameter.fields]
+    fields = tuple(
+        field if default is NEEDED else dataclasses.replace(field, default=default)
+        for field, default in zip(parameter.fields, found, strict=True)
+    )
+    return dataclasses.replace(parameter, fields=fields, is_needed=any(default is NEEDED for default in found))
+
+
+def _part_of(value: Any, field: Field) -> Any:
+    for name in field.path[1:]:
+        value = value.get(name, NEEDED) if isinstance(value, Mapping) else getattr(value, name, NEEDED)
+    return value

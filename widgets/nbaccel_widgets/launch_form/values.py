@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import dataclasses
 import enum
-from collections.abc import Mapping
+import keyword
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import SchemaError
 
+from nbaccel.config.secrets import MASK, is_secret
 from nbaccel.errors import nearest
 
 Kind = Literal["switch", "choice", "whole", "number", "text", "path", "object"]
@@ -61,13 +64,14 @@ def _attribute(value: Any, names: list[str], text: str) -> Any:
     return value
 
 
-def fitting(value: Any, hint: Any, possible: str) -> Any:
-    """A value as its annotation wants it.
+def fitting(value: Any, hint: Any, possible: str, name: str = "") -> Any:
+    """A value as its annotation wants it. What nobody can check, such as a protocol, is as it was written.
 
     Args:
         value: what was written.
         hint: the annotation.
         possible: what is possible, in words.
+        name: of the field; a secret's value is not shown.
 
     Raises:
         WrittenError: it does not fit.
@@ -75,43 +79,118 @@ def fitting(value: Any, hint: Any, possible: str) -> Any:
     if hint is Any:
         return value
     try:
-        return _adapter(hint).validate_python(value)
+        found = _adapter(hint).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = f"{where}: {first['msg']}" if where and isinstance(value, dict) else ""
-        raise WrittenError(reason or f"{_shown(value)} is not valid. Possible: {possible}") from None
+        reason = _reason(error) if isinstance(value, dict) and error.errors()[0]["loc"] else ""
+        raise WrittenError(reason or f"{_shown(value, name)} is not valid. Possible: {possible}") from None
+    except (PydanticUserError, PydanticUndefinedAnnotation, SchemaError):
+        return value
+    except Exception as error:  # noqa: BLE001 - checks of the user's own raise what they like
+        raise WrittenError(_told(error)) from None
+    # an Iterable is checked while it is read, by something that cannot travel
+    return value if isinstance(found, Iterator) else found
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
+    config = ConfigDict(arbitrary_types_allowed=True)
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a model or dataclass brings a configuration of its own
-        return TypeAdapter(hint)
+        return TypeAdapter(hint, config=config)
+    except PydanticUserError:  # a model brings a configuration of its own; a dataclass takes one from what is around it
+        return TypeAdapter(Optional[hint], config=config)  # noqa: UP045 - not every annotation knows `|`
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
+
+
+def _shown(value: Any, name: str) -> str:
+    text = code_of(value, name)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def code_of(value: Any) -> str:
-    """The code that makes a value; of one that has no such code, its `repr`."""
+def built(kind: type, parts: Mapping[str, Any], name: str) -> Any:
+    """A dataclass or model.
+
+    Args:
+        kind: its class.
+        parts: its fields by name.
+        name: what it is for, for the error.
+
+    Raises:
+        WrittenError: its parts do not fit together.
+    """
+    try:
+        return kind(**_arguments(kind, parts))
+    except ValidationError as error:
+        raise WrittenError(f"{name}: {_reason(error)}") from None
+    except Exception as error:  # noqa: BLE001 - checks of the user's own raise what they like
+        raise WrittenError(f"{name}: {_told(error)}") from None
+
+
+def _arguments(kind: type, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a dataclass or model by the names that its constructor takes."""
+    described = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", {})
+    by_alias = getattr(kind, "model_config", {}).get("validate_by_alias", True)
+    found: dict[Any, Any] = {}
+    for name, value in parts.items():
+        *outer, last = _way(described[name], name) if by_alias and name in described else [name]
+        holder = found
+        for one in outer:
+            holder = holder.setdefault(one, {})
+        holder[last] = value
+    return found
+
+
+def _way(field: Any, name: str) -> list[str | int]:
+    """Where a model looks for one of its fields among what it is given."""
+    alias = field.validation_alias or field.alias or name
+    if isinstance(alias, AliasChoices):
+        alias = alias.choices[0]
+    return alias.path if isinstance(alias, AliasPath) else [alias]
+
+
+def code_of(value: Any, name: str = "") -> str:
+    """The code that makes a value; of one that has no such code, its `repr`.
+
+    Args:
+        value: the value.
+        name: what it is for; asterisks stand for a secret, at any depth.
+    """
     if isinstance(value, Named):
         return value.name
+    if value is not None and is_secret(name):
+        return repr(MASK)
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, Path):
         return f"Path({str(value)!r})"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{code_of(name)}: {code_of(inner)}' for name, inner in value.items())}}}"
+        items = (f"{code_of(key)}: {code_of(inner, f'{name}.{key}')}" for key, inner in value.items())
+        return f"{{{', '.join(items)}}}"
     if type(value) in (list, tuple):
-        inner = ", ".join(map(code_of, value))
+        inner = ", ".join(code_of(item, name) for item in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
     parts = _parts(value)
     if parts is not None:
-        return f"{type(value).__name__}({', '.join(f'{name}={code_of(inner)}' for name, inner in parts.items())})"
+        return f"{type(value).__name__}({', '.join(_passed(_arguments(type(value), parts), name))})"
     return repr(value)
+
+
+def _passed(arguments: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Arguments as a call has them."""
+    others = {}
+    for key, value in arguments.items():
+        if key.isidentifier() and not keyword.iskeyword(key):
+            yield f"{key}={code_of(value, f'{name}.{key}')}"
+        else:
+            others[key] = value
+    if others:
+        yield f"**{code_of(others, name)}"
 
 
 def _parts(value: Any) -> Mapping[str, Any] | None:

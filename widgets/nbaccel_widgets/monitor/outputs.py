@@ -12,8 +12,9 @@ MOST_TABS = 8
 """With more ranks than this, one tab shows the rank that is chosen."""
 _TAIL_CHARACTERS = 4000
 _HEIGHT = "height:12em;overflow:auto"
-# the end of a text is what is read: a box that is laid out upwards shows it without being scrolled
+# the end of a long text is what is read: a box that is laid out upwards shows it without being scrolled
 _AT_ITS_END = f"{_HEIGHT};display:flex;flex-direction:column-reverse"
+_FROM_THE_TOP = "margin-bottom:auto"  # a short text begins where one looks first
 
 
 class Outputs(widgets.Tab):
@@ -57,7 +58,7 @@ class Outputs(widgets.Tab):
 
 def _pane(text: str) -> str:
     said = Html(f'<pre style="margin:0">{told(text)}</pre>') if text.strip() else quiet("nothing printed yet")
-    return _framed(div(div(said), _AT_ITS_END))
+    return _framed(div(div(said, _FROM_THE_TOP), _AT_ITS_END))
 
 
 def _stacks(text: str) -> str:
