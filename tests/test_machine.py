@@ -13,10 +13,12 @@ import pytest
 
 from nbaccel.errors import ConfigError
 from nbaccel.machine import Gpu, Machine, probe
+from nbaccel.machine.amd import amd_gpus
 from nbaccel.machine.cpu import cpu_quota, memory_bytes, physical_cores, usable_cores
 from nbaccel.machine.gpu import Card, cards_of_files, cards_of_nvml, probe_gpus, visible_gpus
 from nbaccel.machine.platform import PLATFORMS, detect_platform
 from nbaccel.machine.probe import has_mps
+from nbaccel.machine.torch_gpus import TorchBuild, build_of, installed_torch, usable_gpus
 from nbaccel.machine.tpu import count_chips
 
 
@@ -305,6 +307,116 @@ def test_nvml_that_does_not_answer(call: str) -> None:
     assert nvml.users == 0
 
 
+def test_a_sandbox_that_hands_on_the_devices_alone(tmp_path: Path) -> None:
+    root = grow(tmp_path, dict.fromkeys(("dev/nvidia0", "dev/nvidia1", "dev/nvidiactl", "dev/nvidia-uvm"), ""))
+    assert cards_of_files(root) == [Card(), Card()]
+
+
+KFD = "sys/class/kfd/kfd/topology/nodes"
+AMD = {
+    "dev/kfd": "",
+    f"{KFD}/0/properties": "cpu_cores_count 64\nsimd_count 0\ndrm_render_minor 0",
+    f"{KFD}/2/properties": "cpu_cores_count 0\nsimd_count 416\ndrm_render_minor 128",
+    f"{KFD}/10/properties": "cpu_cores_count 0\nsimd_count 416\ndrm_render_minor 129",
+    f"{KFD}/11/properties": "simd_count 416\ndrm_render_minor 130",  # not given to this container
+    "dev/dri/renderD128": "",
+    "dev/dri/renderD129": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "visible"),
+    [
+        ({}, ["0", "1"]),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ["1"]),
+        ({"HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "1"}, ["0"]),
+        ({"ROCR_VISIBLE_DEVICES": "1"}, ["0"]),
+        ({"ROCR_VISIBLE_DEVICES": "1,0", "HIP_VISIBLE_DEVICES": "1"}, ["1"]),
+        ({"ROCR_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "1"}, []),
+    ],
+)
+def test_amd_gpus(tmp_path: Path, environ: dict[str, str], visible: list[str]) -> None:
+    gpus = amd_gpus(environ, grow(tmp_path, AMD))
+    assert [gpu.visible_id for gpu in gpus] == visible
+    assert [gpu.index for gpu in gpus] == list(range(len(visible)))
+
+
+def test_amd_gpus_that_a_process_may_not_ask(tmp_path: Path) -> None:
+    root = grow(tmp_path, {**AMD, f"{KFD}/12/name": "no properties"})
+    assert len(amd_gpus({}, root)) == 2
+    (root / "dev/kfd").unlink()
+    assert amd_gpus({}, root) == ()
+
+
+FOR_CUDA, FOR_CPU, FOR_ROCM = TorchBuild("2.8.0", "12.8"), TorchBuild("2.8.0+cpu"), TorchBuild("2.8.0", hip="6.4")
+TWO_GPUS = {
+    f"proc/driver/nvidia/gpus/0000:0{n}:00.0/information": information(n, f"GPU-{n}") for n in range(2)
+} | {"dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidiactl": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "build", "gpus", "obstacle"),
+    [
+        ({}, FOR_CUDA, 0, ""),
+        (TWO_GPUS, FOR_CUDA, 2, ""),
+        (TWO_GPUS, None, 2, ""),
+        (TWO_GPUS, FOR_CPU, 0, "torch 2.8.0+cpu is made without CUDA, and there are 2 CUDA GPUs."),
+        (TWO_GPUS, FOR_ROCM, 0, "torch 2.8.0 is made without CUDA, and there are 2 CUDA GPUs."),
+        ({"dev/nvidia0": "", "dev/nvidiactl": ""}, FOR_CPU, 0, "torch 2.8.0+cpu is made without CUDA, and there is a"),
+        (AMD, FOR_ROCM, 2, ""),
+        (AMD, FOR_CUDA, 0, ""),
+        ({"dev/nvidiactl": ""}, FOR_CUDA, 0, "NVIDIA's driver is here (/dev/nvidiactl), but no GPU was found."),
+        ({"dev/dxg": ""}, FOR_CUDA, 0, ""),  # Windows' subsystem with a GPU of another maker
+        ({"dev/dxg": "", "usr/lib/wsl/lib/libcuda.so.1": ""}, FOR_CUDA, 0, "NVIDIA's driver is here (/dev/dxg), but"),
+        ({"proc/driver/nvidia/version": ""}, FOR_CUDA, 0, ""),  # a container without GPUs
+    ],
+)
+def test_gpus_that_torch_can_use(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: Mapping[str, str],
+    build: TorchBuild | None,
+    gpus: int,
+    obstacle: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    found, in_the_way = usable_gpus({}, grow(tmp_path, files), lambda: build)
+    assert len(found) == gpus
+    assert (in_the_way is not None) == bool(obstacle)
+    if in_the_way is not None:
+        assert in_the_way.text.startswith(obstacle)
+        assert in_the_way.remedy
+
+
+def test_gpus_that_somebody_hides_are_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    root = grow(tmp_path, TWO_GPUS)
+    assert usable_gpus({"CUDA_VISIBLE_DEVICES": ""}, root, lambda: FOR_CPU) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("__version__ = '2.8.0'\ncuda: Optional[str] = '12.8'\nhip: Optional[str] = None", ("2.8.0", "12.8")),
+        ('__version__ = "2.4.0"\ncuda = None\nhip = "6.1.40093"\n', ("2.4.0", "", "6.1.40093")),
+        ("__all__ = ['cuda']\ndebug = False\ncuda: Optional[str] = None\n", ("",)),
+        ("__version__ = '2.8.0'\n", None),
+    ],
+)
+def test_what_torch_is_made_for(text: str, expected: tuple[str, ...] | None) -> None:
+    assert build_of(text) == (None if expected is None else TorchBuild(*expected))
+
+
+def test_the_installed_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import torch; print(repr((torch.__version__, torch.version.cuda or '', torch.version.hip or '')))"
+    told = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True).stdout
+    found = installed_torch()
+    assert found is not None
+    assert repr((found.version, found.cuda, found.hip)) == told.strip()
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__spec__=None))
+    assert installed_torch() is None
+
+
 # --- TPUs and Macs ----------------------------------------------------------------------------------------------------
 
 
@@ -374,7 +486,8 @@ def test_importing_and_probing_are_light() -> None:
     code = (
         "import sys, nbaccel.machine as machine\n"
         "found = machine.probe(environ={})\n"
-        "heavy = {'torch', 'IPython', 'pydantic', 'numpy'} | (set() if found.gpus else {'pynvml'})\n"
+        "meets_gpus = found.gpus or found.gpu_obstacle\n"
+        "heavy = {'torch', 'IPython', 'pydantic', 'numpy'} | (set() if meets_gpus else {'pynvml'})\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,27 @@ def test_a_failing_cell_fails_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
 def test_every_notebook_has_a_test(path: Path) -> None:
     assert path.name in Path(__file__).read_text()
+
+
+def imported_packages() -> set[str]:
+    """Names of what the cells of all notebooks import, beside nbaccel and Python's own."""
+    cells = [cell for path in NOTEBOOKS.glob("*.ipynb") for cell in json.loads(path.read_text())["cells"]]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    found = set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE))
+    return {name for name in found - sys.stdlib_module_names if not name.startswith("nbaccel")}
+
+
+def test_binder_and_the_extra_bring_what_the_notebooks_import() -> None:
+    binder = (NOTEBOOKS.parent / "binder" / "requirements.txt").read_text()
+    project = (NOTEBOOKS.parent / "pyproject.toml").read_text()
+    extras = re.findall(r"^(?:torch|notebooks) = \[(.*)\]$", project, re.MULTILINE)
+    own = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert own is not None
+    brought = set(re.findall(r'"([\w-]+)', own[1] + "".join(extras)))
+    pinned = set(re.findall(r"^([\w-]+)==", binder, re.MULTILINE))
+    needed = {packages_distributions()[name][0] for name in imported_packages()}
+    assert {"omegaconf", "torch", "scikit-learn"} <= needed
+    assert (needed - brought, needed - pinned) == (set(), set())
 
 
 def test_configuration_explains_itself(tmp_path: Path) -> None:

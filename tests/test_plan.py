@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nbaccel.config import call_layer, resolve
 from nbaccel.errors import PlanError
-from nbaccel.machine import Gpu, Machine, TpuSoftware
+from nbaccel.machine import Gpu, Machine, Obstacle, TpuSoftware
 from nbaccel.plan import Parts, Plan, Rendezvous, Topology, choose_parts, decide, topology_of
 from nbaccel.plan.chips import Chips
 
 CPU = Machine(usable_cores=8, physical_cores=6)
 GPUS = Machine(usable_cores=16, physical_cores=8, gpus=tuple(Gpu(index, str(index + 2)) for index in range(4)))
+NO_CUDA = replace(CPU, gpu_obstacle=Obstacle("torch 2.8.0 is made without CUDA.", "Install another torch."))
 MAC = Machine(usable_cores=8, physical_cores=8, has_mps=True)
 
 
@@ -34,6 +36,7 @@ def plan_of(machine: Machine, **settings: Any) -> Plan:
         (GPUS, {"gpu_ids": "all"}, Plan("zygote", "cuda", 4, 4, threads_per_worker=4, visible_gpus="2,3,4,5")),
         (GPUS, {"use_cpu": True, "num_processes": 8}, Plan("zygote", "cpu", 8, 8, threads_per_worker=2)),
         (MAC, {}, Plan("zygote", "mps", 1, 1, threads_per_worker=8)),
+        (NO_CUDA, {}, Plan("zygote", "cpu", 4, 4, threads_per_worker=2)),
         (
             CPU,
             {"num_processes": 4, "num_machines": 2, "machine_rank": 1, "main_process_ip": "a", "main_process_port": 9},
@@ -98,6 +101,9 @@ def test_what_is_decided_where_nobody_says_anything(machine: Machine, expected: 
         (CPU, {"mixed_precision": "fp8"}, "fp8.*Possible here: no, bf16, fp16"),
         (CPU, {"gpu_ids": "0"}, "no CUDA GPU"),
         (CPU, {"gpu_ids": "all"}, "gpu_ids=all"),
+        (CPU, {"distributed_type": "MULTI_GPU"}, "MULTI_GPU': this machine has no CUDA GPU. Use MULTI_CPU"),
+        (NO_CUDA, {"gpu_ids": "0"}, "gpu_ids=0: torch 2.8.0 is made without CUDA. Install another torch."),
+        (NO_CUDA, {"distributed_type": "MULTI_GPU"}, "MULTI_GPU': torch 2.8.0 is made without CUDA."),
         (CPU, {"start_method": "inline", "num_processes": 2}, "inline.*one process"),
         (GPUS, {"num_processes": 5}, "4 CUDA devices.*use_cpu=True"),
         (GPUS, {"gpu_ids": "4"}, "no GPU 4.*0 to 3"),
@@ -112,6 +118,14 @@ def test_what_is_decided_where_nobody_says_anything(machine: Machine, expected: 
 def test_what_cannot_be_done_is_explained(machine: Machine, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(PlanError, match=words):
         plan_of(machine, **settings)
+
+
+def test_the_variables_that_show_gpus() -> None:
+    plan = Plan("zygote", "cuda", 2, 2, visible_gpus="3,5")
+    assert plan.gpu_environ({}) == {"CUDA_VISIBLE_DEVICES": "3,5"}
+    both = {"CUDA_VISIBLE_DEVICES": "3,5", "HIP_VISIBLE_DEVICES": "3,5"}
+    assert plan.gpu_environ({"HIP_VISIBLE_DEVICES": "0,1,2,3,4,5"}) == both
+    assert Plan("zygote", "cpu", 2, 2).gpu_environ({"HIP_VISIBLE_DEVICES": "0"}) == {}
 
 
 def test_the_place_of_each_worker() -> None:

@@ -56,8 +56,7 @@ def worker_environ(
     }
     if plan.rendezvous is None:
         environ |= _one_machine(base)
-    if plan.visible_gpus is not None:
-        environ["CUDA_VISIBLE_DEVICES"] = plan.visible_gpus
+    environ |= plan.gpu_environ(base)
     if plan.device == "cpu":
         environ["ACCELERATE_USE_CPU"] = "true"
     return _on_chips(environ | handed_on(resolved), plan, local_rank, meeting)

@@ -27,7 +27,13 @@ from nbaccel.machine.tpu_software import xla_is_awake
 _PROBE_PATIENCE_S = 3.0
 _IMPORTS_PATIENCE_S = 10.0
 """A launch from within an import would wait for ever for that one."""
-_DEVICES = {"/dev/nvidia": "CUDA", "/dev/accel": "the TPU", "/dev/vfio": "the TPU"}
+_DEVICES = {
+    "/dev/nvidia": "CUDA",
+    "/dev/dxg": "CUDA",
+    "/dev/kfd": "ROCm",
+    "/dev/accel": "the TPU",
+    "/dev/vfio": "the TPU",
+}
 _SUSPECTS = ("torch", "torch_xla", "jax", "tensorflow", "cupy", "numba.cuda")
 
 

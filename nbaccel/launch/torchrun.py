@@ -133,8 +133,7 @@ def environment(resolved: Resolved, plan: Plan, environ: Mapping[str, str]) -> d
         found["OMP_NUM_THREADS"] = str(plan.threads_per_worker)
     if plan.rendezvous is None:
         found = {**_loopback(), **found}
-    if plan.visible_gpus is not None:
-        found["CUDA_VISIBLE_DEVICES"] = plan.visible_gpus
+    found |= plan.gpu_environ(found)
     if plan.device == "cpu":
         found["ACCELERATE_USE_CPU"] = "true"
     found |= handed_on(resolved)

@@ -32,10 +32,18 @@ class Card:
 
 def probe_gpus(environ: Mapping[str, str], root: Path) -> tuple[Gpu, ...]:
     """GPUs that CUDA would show to this process; `root` holds `proc` and `dev`."""
-    if not any((root / sign).exists() for sign in _DRIVER_SIGNS):
-        return ()
+    return visible_gpus(find_cards(root), environ) if driver_sign(root) else ()
+
+
+def driver_sign(root: Path) -> str:
+    """The first path that shows NVIDIA's driver to this process, empty if there is none."""
+    return next((sign for sign in _DRIVER_SIGNS if (root / sign).exists()), "")
+
+
+def find_cards(root: Path) -> Sequence[Card]:
+    """All GPUs of a machine with a driver, by NVML or else by the driver's files."""
     cards = _cards_of_installed_nvml()
-    return visible_gpus(cards_of_files(root) if cards is None else cards, environ)
+    return cards_of_files(root) if cards is None else cards
 
 
 def _cards_of_installed_nvml() -> Sequence[Card] | None:
@@ -77,7 +85,10 @@ def _text(answer: str | bytes) -> str:
 def cards_of_files(root: Path) -> Sequence[Card]:
     """GPUs by the driver's files, in PCI order: those whose device file this process can see."""
     cards = []
-    for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
+    files = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
+    if not files:  # a sandbox that hands on the devices alone
+        return [Card() for _ in root.glob("dev/nvidia[0-9]*")]
+    for file in files:
         entries = dict(re.findall(r"^([^:\n]+):[ \t]*(.*?)[ \t]*$", file.read_text(), re.MULTILINE))
         if (root / f"dev/nvidia{entries.get('Device Minor', '')}").exists():
             uuid = entries.get("GPU UUID", "")

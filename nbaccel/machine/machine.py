@@ -23,6 +23,19 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class Obstacle:
+    """Why GPUs that are there, or seem to be, cannot be used.
+
+    Attributes:
+        text: what is the matter, one sentence.
+        remedy: what to do.
+    """
+
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class TpuSoftware:
     """What there is to compute on TPUs with, and who does it already; read without importing anything.
 
@@ -55,7 +68,8 @@ class Machine:
         usable_cores: cores that this process may use (affinity and cgroup quota).
         physical_cores: physical cores among them.
         memory_bytes: main memory that this process may use.
-        gpus: CUDA GPUs, CUDA_VISIBLE_DEVICES honoured.
+        gpus: GPUs that torch calls CUDA's and can use, CUDA_VISIBLE_DEVICES honoured.
+        gpu_obstacle: why there are none though a driver or GPUs are here; None where nothing stands in the way.
         tpu_kind: `v2`, `v3`, `v4`, `v5e`, ..., empty without chips.
         tpu_chips: number of TPU chips, as the PCI bus shows them (of v7x the two halves of each).
         tpu_software: what there is to compute on them with.
@@ -71,3 +85,4 @@ class Machine:
     tpu_chips: int = 0
     tpu_software: TpuSoftware = TpuSoftware()
     has_mps: bool = False
+    gpu_obstacle: Obstacle | None = None

@@ -8,9 +8,9 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from nbaccel.machine.cpu import affine_cpus, memory_bytes, physical_cores, usable_cores
-from nbaccel.machine.gpu import probe_gpus
 from nbaccel.machine.machine import Machine
 from nbaccel.machine.platform import detect_platform
+from nbaccel.machine.torch_gpus import usable_gpus
 from nbaccel.machine.tpu import count_chips
 from nbaccel.machine.tpu_software import probe_tpu_software
 
@@ -21,7 +21,7 @@ def probe(shell: object | None = None, environ: Mapping[str, str] | None = None,
     Args:
         shell: the IPython shell of a kernel, None elsewhere.
         environ: the environment to read; left out: `os.environ`. Never written.
-        root: folder that holds `proc`, `sys` and `dev`.
+        root: folder that holds `proc`, `sys`, `dev` and `usr`.
 
     Raises:
         ConfigError: the variable NBACCEL_PLATFORM names no platform.
@@ -30,16 +30,18 @@ def probe(shell: object | None = None, environ: Mapping[str, str] | None = None,
     cpus = affine_cpus()
     cores = usable_cores(root, cpus)
     kind, chips = count_chips(root)
+    gpus, obstacle = usable_gpus(given, root)
     return Machine(
         platform=_platform_of(shell, given, root),
         usable_cores=cores,
         physical_cores=min(cores, physical_cores(root, cpus)),
         memory_bytes=memory_bytes(root),
-        gpus=probe_gpus(given, root),
+        gpus=gpus,
         tpu_kind=kind,
         tpu_chips=chips,
         tpu_software=probe_tpu_software(given, root, sys.modules),
         has_mps=has_mps(sys.platform, os.uname().machine),
+        gpu_obstacle=obstacle,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nbaccel.config import RunConfig
 from nbaccel.errors import PlanError
-from nbaccel.machine import Gpu, Machine
+from nbaccel.machine import Gpu, Machine, Obstacle
 from nbaccel.plan.chips import TPU_DEVICES, choose_tpu
 from nbaccel.plan.support import refuse_unsupported
 
@@ -72,11 +72,16 @@ def choose_device(config: RunConfig, machine: Machine) -> str:
         return "cuda"
     if config.gpu_ids is not None:
         wish = f"gpu_ids={_shown(config.gpu_ids)}"
-        raise PlanError(wish, "this machine has no CUDA GPU.", "Leave gpu_ids out, or set use_cpu.", "gpu_ids")
+        raise _no_gpu(machine, wish, "Leave gpu_ids out, or set use_cpu.", "gpu_ids")
     if config.distributed_type == "MULTI_GPU":
         wish = "distributed_type='MULTI_GPU'"
-        raise PlanError(wish, "this machine has no CUDA GPU.", "Use MULTI_CPU, or set use_cpu.", "distributed_type")
+        raise _no_gpu(machine, wish, "Use MULTI_CPU, or set use_cpu.", "distributed_type")
     return "mps" if machine.has_mps else "cpu"
+
+
+def _no_gpu(machine: Machine, wish: str, remedy: str, key: str) -> PlanError:
+    known = machine.gpu_obstacle or Obstacle("this machine has no CUDA GPU.", remedy)
+    return PlanError(wish, known.text, known.remedy, key)
 
 
 def chosen_gpus(config: RunConfig, machine: Machine) -> Sequence[Gpu]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nbaccel.plan.chips import Chips
@@ -55,6 +56,11 @@ class Plan:
             local_rank=local_rank,
             local_world_size=self.local_world_size,
         )
+
+    def gpu_environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Variables that show the chosen GPUs to the workers; ROCm heeds HIP_VISIBLE_DEVICES first, if it is set."""
+        names = ("CUDA_VISIBLE_DEVICES", *(["HIP_VISIBLE_DEVICES"] if "HIP_VISIBLE_DEVICES" in environ else []))
+        return {} if self.visible_gpus is None else dict.fromkeys(names, self.visible_gpus)
 
     def describe(self) -> str:
         """The plan in one line."""

@@ -46,6 +46,11 @@ def has_compiled_regions(module: nn.Module) -> bool:
     )
 
 
+def lies_on_several_devices(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, lies on several devices by a device map."""
+    return any(len(getattr(part, "hf_device_map", ())) > 1 for part in model.modules())
+
+
 def is_repeated_blocks(module: nn.Module) -> bool:
     """Whether it is a list of modules of one class."""
     blocks = list(module) if isinstance(module, nn.ModuleList) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +12,11 @@ import torch
 import torch.distributed as dist
 
 from nbaccel.config import RunConfig, call_layer
-from nbaccel.config.launched import resolve_in_worker
+from nbaccel.config.launched import LAUNCHED, resolve_in_worker
 from nbaccel.machine import probe
 from nbaccel.plan import Parts, Topology, choose_parts, topology_of
 from nbaccel.runtime.groups import GroupOptions, GroupRef, default_group, group_with
+from nbaccel.runtime.seen_gpus import as_torch_sees
 from nbaccel.runtime.xla.starting import begin_tpu, begin_xla
 
 _ON_DEVICE = ("nccl", "tpu_dist")
@@ -103,7 +105,18 @@ def parts_for(config: RunConfig) -> tuple[Parts, Topology]:
         PlanError: this machine cannot do what the configuration asks for.
     """
     topology = _topology(os.environ)
-    return choose_parts(config, probe(), topology), topology
+    if config.use_cpu or config.distributed_type == "MULTI_CPU":
+        return choose_parts(config, probe(), topology), topology
+    machine = as_torch_sees(probe(), _is_planned_for_cpu(os.environ))
+    parts = choose_parts(config, machine, topology)
+    obstacle = machine.gpu_obstacle
+    if obstacle is not None and parts.device == "cpu" and topology.local_rank == 0:
+        warnings.warn(f"training on the CPU: {obstacle.text} {obstacle.remedy}", stacklevel=5)
+    return parts, topology
+
+
+def _is_planned_for_cpu(environ: Mapping[str, str]) -> bool:
+    return LAUNCHED in environ and environ.get("ACCELERATE_USE_CPU") == "true"
 
 
 def _topology(environ: Mapping[str, str]) -> Topology:

@@ -86,7 +86,14 @@ class Ahead:
             if not self._trusted:
                 calm()
         elif self._untried:
+            self._try_out(in_child)
+
+    def _try_out(self, in_child: Callable[[], None]) -> None:
+        try:
             self._probe = _Probe(self._untried, in_child)
+        except OSError as error:  # a limit on processes or memory
+            print(f"could not try out what to import ahead: {error}", flush=True)
+            self._untried.clear()
 
     def _follow_probe(self, probe: _Probe) -> None:
         good, bad, ended = probe.read()
@@ -105,7 +112,13 @@ class _Probe:
         self._rest = b""
         self._last = ""
         self.descriptor, write = os.pipe()
-        if os.fork() == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(self.descriptor)
+            os.close(write)
+            raise
+        if pid == 0:
             in_child()
             os.close(self.descriptor)
             _try_imports(list(modules), write)
@@ -173,7 +186,7 @@ def _is_device(link: str) -> bool:
         target = os.readlink(link)
     except OSError:
         return False
-    return target.startswith(("/dev/nvidia", "/dev/accel", "/dev/vfio"))
+    return target.startswith(("/dev/nvidia", "/dev/dxg", "/dev/kfd", "/dev/accel", "/dev/vfio"))
 
 
 def _import_quietly(name: str) -> str:

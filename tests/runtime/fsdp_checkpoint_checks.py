@@ -19,6 +19,7 @@ from runtime_ranks import verdict
 
 from nbaccel.errors import CallError, PlanError, StateError
 from nbaccel.runtime.accelerator import Accelerator
+from nbaccel.runtime.checkpoint.checkpoints import Checkpoints, Numbering
 from nbaccel.runtime.checkpoint.manifest import trouble_with
 from nbaccel.runtime.checkpoint.spread_store import SpreadStore
 from nbaccel.runtime.handlers import ProjectConfiguration
@@ -420,6 +421,12 @@ def check_folders_of_machines_are_refused() -> None:
     for use in (lambda: store.weights([model]), lambda: store.load_models(FOLDER, [model], {})):
         with pytest.raises(PlanError, match=r"save_on_each_node=True\) with FSDP on several machines"):
             use()
+    runtime = replace(accelerator._runtime, world=world)
+    accelerator._checkpoints = Checkpoints(
+        runtime, accelerator._prepared, accelerator._accumulation, Numbering(on_each_node=True)
+    )
+    with pytest.raises(PlanError, match=r"save_on_each_node=True\) with FSDP on several machines"):
+        accelerator.save_model(model, FOLDER / "each_node")
 
 
 def main() -> None:

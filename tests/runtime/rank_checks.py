@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import io
 import json
+import os
 import sys
 import traceback
 from collections import namedtuple
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import bare_loop
 import pytest
@@ -35,6 +37,7 @@ from nbaccel.runtime.handlers import (
     DistributedDataParallelKwargs,
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
+    ProjectConfiguration,
 )
 from nbaccel.runtime.random import set_seed
 from nbaccel.runtime.state import DistributedType, PartialState
@@ -465,6 +468,23 @@ def check_save() -> None:
     accelerator.save({"rank": torch.tensor(accelerator.process_index)}, target)
     accelerator.wait_for_everyone()
     assert [path.name for path in FOLDER.glob("saved_by_*")] == ["saved_by_0"]
+
+
+def check_save_on_each_node() -> None:
+    """Each process is a machine of its own; their folders lie side by side."""
+    with patch.dict(os.environ, LOCAL_RANK="0", LOCAL_WORLD_SIZE="1"):
+        for everywhere in (True, False):
+            accelerator = Accelerator(project_config=ProjectConfiguration(save_on_each_node=everywhere))
+            assert accelerator.is_local_main_process
+            model = accelerator.prepare(torch.nn.Linear(2, 1))
+            home = FOLDER / f"each_node_{everywhere}" / str(accelerator.process_index)
+            accelerator.save_model(model, home)
+            if everywhere or accelerator.is_main_process:
+                accelerator.save([accelerator.process_index], home / "own")
+                assert torch.load(home / "own") == [accelerator.process_index]
+            assert (home / "model.safetensors").is_file() == (everywhere or accelerator.is_main_process)
+            accelerator.wait_for_everyone()
+    Accelerator()  # all of one machine again
 
 
 def check_split() -> None:

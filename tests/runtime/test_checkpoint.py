@@ -492,6 +492,16 @@ def test_a_crash_among_the_moves_is_mended(tmp_path: Path, monkeypatch: pytest.M
 # What cannot be
 
 
+def test_a_folder_that_this_machine_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training()
+    monkeypatch.setattr(folders, "begin", lambda target: target.with_name("on_machine_0"))
+    words = r"does not see .*on_machine_0, which rank 0 has made\..*ProjectConfiguration\(save_on_each_node=True\)"
+    for asynchronous in (False, True):
+        with pytest.raises(StateError, match=words):
+            training.checkpoints.save(tmp_path / "state", asynchronous=asynchronous)
+    assert not list(tmp_path.iterdir())
+
+
 def test_calls_that_cannot_be(tmp_path: Path) -> None:
     _, checkpoints = small()
     with pytest.raises(CallError, match=r"save_state.* knows no folder"):

@@ -24,7 +24,7 @@ class FakeStream:
 
     def __init__(self, told: list[Any]) -> None:
         self.told = told
-        self.copies = 0
+        self.copies = self.made = 0
 
     def record_event(self) -> str:
         self.copies += 1
@@ -36,7 +36,7 @@ class FakeStream:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     told: list[Any] = []
     stream = FakeStream(told)
 
@@ -44,10 +44,16 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def on(_: Any) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    def new_stream(device: torch.device) -> FakeStream:
+        stream.made += 1
+        return stream
+
+    side_stream.stream_of.cache_clear()
+    monkeypatch.setattr(torch.cuda, "Stream", new_stream)
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-    return told
+    yield told
+    side_stream.stream_of.cache_clear()
 
 
 CPU = torch.device("cpu")
@@ -73,6 +79,24 @@ def test_objects_that_move_themselves_stay_on_the_stream(told: list[Any]) -> Non
             return f"on {device}"
 
     assert list(side_stream.copied_beside(iter([[Graph()]]), CPU, False, ahead=True)) == [["on cpu"]]
+    assert told == []
+
+
+def test_all_passes_of_a_device_share_a_stream(told: list[Any]) -> None:
+    first, second = (side_stream.copied_beside(iter([torch.ones(1)] * 2), CPU, True, ahead=True) for _ in range(2))
+    assert [len(pair) for pair in zip(first, second, strict=True)] == [2, 2]  # two loaders at once
+    assert side_stream.stream_of(CPU).made == 1  # type: ignore[attr-defined]
+    assert told[:4] == ["copy 1", "copy 2", "wait for copy 1", "copy 3"]
+
+
+@pytest.mark.filterwarnings("ignore:.*beta state", "ignore:.*prototype stage")
+@pytest.mark.parametrize("kind", ["coo", "csr", "nested"])
+def test_tensors_that_no_stream_can_keep_stay_on_the_users(kind: str, told: list[Any]) -> None:
+    eye = torch.eye(3)
+    odd = {"coo": eye.to_sparse, "csr": eye.to_sparse_csr, "nested": lambda: torch.nested.nested_tensor([eye])}[kind]()
+    (batch,) = side_stream.copied_beside(iter([{"x": odd, "y": eye}]), CPU, True, ahead=True)
+    dense = batch["x"].to_padded_tensor(0.0)[0] if kind == "nested" else batch["x"].to_dense()
+    assert torch.equal(dense, eye)
     assert told == []
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +17,7 @@ from nbaccel.config.files import find
 from nbaccel.config.sources import CONFIG_FILE
 from nbaccel.errors import NbaccelError
 from nbaccel.machine import Machine, probe
+from nbaccel.machine.torch_gpus import installed_torch
 from nbaccel.plan import Plan, settle
 
 PACKAGES = ("torch", "numpy", "ipython", "ipykernel", "ipywidgets", "safetensors", "accelerate")
@@ -145,13 +144,8 @@ def _version(package: str) -> str:
 
 
 def _torch_cuda() -> str:
-    """The CUDA version in torch's own file of versions: importing torch takes seconds."""
-    spec = importlib.util.find_spec("torch")
-    file = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
-    if file is None or not file.is_file():
-        return ""
-    found = re.search(r"^cuda\b.*=\s*['\"]([\d.]+)['\"]", file.read_text(), re.MULTILINE)
-    return found[1] if found else ""
+    build = installed_torch()
+    return "" if build is None else build.cuda
 
 
 def _files(environ: Mapping[str, str], folder: Path, config_file: str | None) -> Iterator[tuple[str, str, bool]]:

@@ -49,13 +49,11 @@ def _torch(found: Findings) -> Iterator[Problem]:
         yield Problem("torch is not installed.", "Run: pip install 'nbaccel[torch]'")
     elif numbers is not None and (int(numbers[1]), int(numbers[2])) < _OLDEST_TORCH:
         yield Problem(f"torch {installed} is too old.", "Run: pip install --upgrade 'torch>=2.4'")
-    elif found.machine.gpus and not found.torch_cuda and "rocm" not in installed:
-        gpus = len(found.machine.gpus)
-        yield Problem(
-            f"There {'is a CUDA GPU' if gpus == 1 else f'are {gpus} CUDA GPUs'}, but torch {installed} is made without "
-            "CUDA.",
-            "Install torch with CUDA: https://pytorch.org/get-started/locally, or train with --cpu.",
-        )
+
+
+def _gpus(found: Findings) -> Iterator[Problem]:
+    if found.machine.gpu_obstacle is not None:
+        yield Problem(found.machine.gpu_obstacle.text, found.machine.gpu_obstacle.remedy)
 
 
 def _hidden_gpus(found: Findings) -> Iterator[Problem]:
@@ -123,5 +121,5 @@ def _threads(found: Findings) -> Iterator[Problem]:
 
 
 _LOOKS: tuple[Callable[[Findings], Iterator[Problem]], ...] = (
-    _no_plan, _torch, _hidden_gpus, _tpu, _memory, _shared_memory, _disk, _open_files, _threads,
+    _no_plan, _torch, _gpus, _hidden_gpus, _tpu, _memory, _shared_memory, _disk, _open_files, _threads,
 )  # fmt: skip

@@ -101,6 +101,15 @@ class Checkpoints:
         return self._runtime.world
 
     @property
+    def keeps(self) -> bool:
+        """Whether this process writes what all have."""
+        return self._keeps
+
+    def check_nodes(self) -> None:
+        """Raises PlanError if each machine is to have the models whole, and they are spread over all machines."""
+        self._store.check_nodes()
+
+    @property
     def custom(self) -> list[Any]:
         """Registered objects."""
         return self._states.custom
@@ -208,6 +217,11 @@ class Checkpoints:
         """What hooks, which may fail on one rank, leave of all weights."""
         models = self._models()
         weights = self._store.weights(models)
+        if not staging.is_dir():
+            raise StateError(
+                f"this machine does not see {staging}, which rank {self._node} has made. Save into a folder that all "
+                "machines share, or on each machine: ProjectConfiguration(save_on_each_node=True)."
+            )
         self.before_saving(models, weights, str(staging))
         return weights
 

