@@ -82,6 +82,27 @@ _HOMES = {
     "unload_ipython_extension": "nbaccel.notebook.extension",
 }
 
+_MODULES = (
+    "accelerator",
+    "big_modeling",
+    "checkpointing",
+    "data_loader",
+    "errors",
+    "hooks",
+    "inference",
+    "launchers",
+    "local_sgd",
+    "logging",
+    "memory_utils",
+    "optimizer",
+    "parallelism_config",
+    "scheduler",
+    "state",
+    "tracking",
+    "utils",
+)
+"""Modules for users, which need no import of their own: `nbaccel.utils.set_seed(0)`."""
+
 __all__ = [
     "Accelerator",
     "AutocastKwargs",
@@ -126,6 +147,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"nbaccel.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'nbaccel' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -134,4 +157,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

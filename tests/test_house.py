@@ -61,5 +61,18 @@ def test_every_folder_of_the_package_stands_in_the_readme() -> None:
     assert [name for name in folders if f"{name}/" not in readme] == []
 
 
+def test_what_the_tree_in_the_readme_names_is_there() -> None:
+    tree = (HOME / "README.md").read_text().split("```text\nnbaccel/\n")[1].split("```")[0]
+    path: list[str] = []
+    named = []
+    for line in tree.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        if depth <= 2:
+            path = [*(["nbaccel"] if depth else []), *path[1:depth], name]
+            named.append(HOME.joinpath(*path))
+    assert len(named) > 100
+    assert [one for one in named if not one.exists()] == []
+
+
 def test_versions_agree() -> None:
     assert f'version = "{nbaccel.__version__}"' in (HOME / "pyproject.toml").read_text()

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from nbaccel.errors import CallError
 from nbaccel.runtime import collectives
 from nbaccel.runtime.accumulation import Accumulation
+from nbaccel.runtime.bigmodel.loading import get_state_dict_offloaded_model, is_offloaded
 from nbaccel.runtime.build import build
 from nbaccel.runtime.checkpoint.checkpoints import Checkpoints, Numbering
 from nbaccel.runtime.compiling import TorchDynamoPlugin
@@ -38,6 +39,7 @@ from nbaccel.runtime.handlers import (
 )
 from nbaccel.runtime.joining import joined
 from nbaccel.runtime.metrics import gather_for_metrics
+from nbaccel.runtime.modules import lies_on_several_devices
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
 from nbaccel.runtime.options import (
     accumulation_of,
@@ -538,7 +540,9 @@ class Accelerator:
     # Writing and ending
 
     def save(self, obj: Any, f: str | os.PathLike[str] | IO[bytes], safe_serialization: bool = False) -> None:
-        """Write an object on the main process; a file that was there is replaced only by a complete one.
+        """Write an object on the main process (with `save_on_each_node` on that of each machine).
+
+        A file that was there is replaced only by a complete one.
 
         Args:
             obj: what to write.
@@ -548,7 +552,7 @@ class Accelerator:
         Raises:
             CallError: safetensors of something that is not a mapping from names to tensors.
         """
-        if self.is_main_process:
+        if self._checkpoints.keeps:
             save_object(obj, f, safe_serialization)
 
     def save_model(
@@ -561,16 +565,19 @@ class Accelerator:
         """Write a prepared model's weights, in files of at most this size; all processes call it.
 
         Args:
-            model: the model.
+            model: the model, which may be offloaded.
             save_directory: folder of the files.
             max_shard_size: bytes, or a text such as `5GB`.
             safe_serialization: safetensors instead of torch's own format.
 
         Raises:
             CallError: the folder is a file, or the size makes no sense.
+            PlanError: FSDP on several machines with `save_on_each_node`.
         """
-        state = self.get_state_dict(model)
-        if self.is_main_process:
+        self._checkpoints.check_nodes()
+        own = self.unwrap_model(model, keep_torch_compile=False)
+        state = get_state_dict_offloaded_model(own) if is_offloaded(own) else self.get_state_dict(model)
+        if self._checkpoints.keeps:
             save_model(state, save_directory, max_shard_size, safe_serialization)
 
     # Checkpoints
@@ -738,7 +745,7 @@ class Accelerator:
     @staticmethod
     def verify_device_map(model: nn.Module) -> bool:
         """Whether a model, or a part of it, lies on several devices by a device map."""
-        return any(len(getattr(part, "hf_device_map", ())) > 1 for part in model.modules())
+        return lies_on_several_devices(model)
 
     @property
     def trackers(self) -> list[Any]:

@@ -25,6 +25,7 @@ from nbaccel.runtime.plugins import Plugins
 from nbaccel.runtime.precision.autocast import BFloat16, Float16
 from nbaccel.runtime.precision.downcast import Downcast
 from nbaccel.runtime.precision.precision import Precision
+from nbaccel.runtime.versions import is_torch_version
 from nbaccel.runtime.world import World, join_world, parts_for
 
 DEVICES: Mapping[str, Callable[[torch.device], Device]] = {
@@ -58,12 +59,13 @@ class Site:
 
 
 def _fully_sharded(site: Site) -> Strategy:
-    try:
-        from nbaccel.runtime.parallel.fsdp import FullySharded  # slow to import, and rarely needed
-    except ImportError as error:
+    if not is_torch_version(">=", "2.7"):
         raise PlanError(
-            "distributed_type='FSDP'", f"this torch {torch.__version__} has no fully_shard.", "Use torch 2.6 or newer."
-        ) from error
+            "distributed_type='FSDP'",
+            f"the fully_shard of torch {torch.__version__} is not yet complete.",
+            "Use torch 2.7 or newer.",
+        )
+    from nbaccel.runtime.parallel.fsdp import FullySharded  # slow to import, and rarely needed
     from nbaccel.runtime.parallel.sharding import completed, notes, sharding_of
 
     config, plugin = site.resolved.config.fsdp_config, site.plugins.fsdp

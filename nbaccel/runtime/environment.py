@@ -159,9 +159,16 @@ def get_cpu_distributed_information() -> Topology:
 
 def get_current_device_type() -> tuple[str, str]:
     """Kind of the best device of this machine, and the name of several processes on such."""
-    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    name = "cpu" if kind is None else kind.type
+    name = _best_kind()
     return name, {"cuda": "MULTI_GPU", "cpu": "MULTI_CPU"}.get(name, f"MULTI_{name.upper()}")
+
+
+def _best_kind() -> str:
+    accelerator = getattr(torch, "accelerator", None)
+    if accelerator is None:  # torch before 2.6
+        known = {"cuda": torch.cuda, "mps": torch.backends.mps}
+        return next((name for name, one in known.items() if one.is_available()), "cpu")
+    return str(accelerator.current_accelerator().type) if accelerator.is_available() else "cpu"
 
 
 def get_gpu_info() -> tuple[list[str], int]:

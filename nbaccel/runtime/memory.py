@@ -19,7 +19,7 @@ _SHRINK = 0.9
 
 def should_reduce_batch_size(exception: BaseException) -> bool:
     """Whether an error says that there is too little memory, of a device or of the machine."""
-    if isinstance(exception, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(exception, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(exception, RuntimeError) and any(sign in str(exception) for sign in _SIGNS)
 

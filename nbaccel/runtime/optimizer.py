@@ -37,6 +37,12 @@ class AcceleratedOptimizer(Optimizer):
         self._skipped: Skipped = False
         self._takes_set_to_none = "set_to_none" in inspect.signature(optimizer.zero_grad).parameters
         self.precision.attach(optimizer)
+        self._device = device
+        self.place_state()
+
+    def place_state(self) -> None:
+        """Bring the state to where its parameters are, unless it is to stay where it is."""
+        device, optimizer = self._device, self.optimizer
         if device is not None and any(_elsewhere(state, device) for state in optimizer.state.values()):
             optimizer.load_state_dict(optimizer.state_dict())  # torch then moves each tensor to its parameter
 
@@ -66,6 +72,7 @@ class AcceleratedOptimizer(Optimizer):
             raise CallError(
                 f"zero_grad(set_to_none={set_to_none}): {type(self.optimizer).__name__} does not take it. Leave it out."
             )
+        self.precision.forget(self.optimizer)
 
     @property
     def step_was_skipped(self) -> bool:

@@ -20,6 +20,7 @@ from nbaccel.runtime.data.loader import PreparedLoader, prepare_loader
 from nbaccel.runtime.data.settings import Settings, Slice
 from nbaccel.runtime.groups import GroupRef, default_group
 from nbaccel.runtime.handlers import DataLoaderConfiguration
+from nbaccel.runtime.modules import lies_on_several_devices
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
 from nbaccel.runtime.scheduler import AcceleratedScheduler
 from nbaccel.runtime.state import GradientState
@@ -108,7 +109,7 @@ class Preparation:
             return known
         strip_compiled(own)
         extract_model_from_parallel(own, keep_fp32_wrapper=False)
-        if self._wanted(place) and len(getattr(own, "hf_device_map", ())) <= 1:  # else it lies on several devices
+        if self._wanted(place) and not lies_on_several_devices(own):
             place_model = nn.Module.to if evaluation_mode else self._runtime.strategy.place
             own = place_model(own, self._runtime.world.device)
         self._runtime.precision.wrap(own)
@@ -118,6 +119,7 @@ class Preparation:
         self.models.append(prepared)
         for optimizer in self.optimizers:
             self._runtime.strategy.adopt(optimizer.optimizer)
+            optimizer.place_state()
         return prepared
 
     def _forget_lost(self) -> None:

@@ -2,7 +2,6 @@
 
 from nbaccel.runtime.agreement import DistributedOperationException
 from nbaccel.runtime.amp import get_fsdp2_grad_scaler, get_grad_scaler, get_mixed_precision_context_manager
-from nbaccel.runtime.bars import tqdm
 from nbaccel.runtime.batches import (
     CannotPadNestedTensorWarning,
     TensorInformation,
@@ -276,6 +275,26 @@ from nbaccel.runtime.tracking.choosing import LoggerType
 from nbaccel.runtime.unwrap import extract_model_from_parallel
 from nbaccel.runtime.versions import compare_versions, is_torch_version
 from nbaccel.runtime.words import get_pretty_name, is_port_in_use, merge_dicts, recursive_getattr
+from nbaccel.utils import ao as ao
+from nbaccel.utils import bnb as bnb
+from nbaccel.utils import constants as constants
+from nbaccel.utils import dataclasses as dataclasses
+from nbaccel.utils import deepspeed as deepspeed
+from nbaccel.utils import environment as environment
+from nbaccel.utils import fsdp_utils as fsdp_utils
+from nbaccel.utils import imports as imports
+from nbaccel.utils import launch as launch
+from nbaccel.utils import megatron_lm as megatron_lm
+from nbaccel.utils import memory as memory
+from nbaccel.utils import modeling as modeling
+from nbaccel.utils import offload as offload
+from nbaccel.utils import operations as operations
+from nbaccel.utils import other as other
+from nbaccel.utils import random as random
+from nbaccel.utils import torch_xla as torch_xla
+from nbaccel.utils import transformer_engine as transformer_engine
+from nbaccel.utils import versions as versions
+from nbaccel.utils.tqdm import tqdm
 
 __all__ = [
     "AORecipeKwargs",

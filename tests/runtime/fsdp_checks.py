@@ -197,6 +197,68 @@ def check_fp16_skips_on_all() -> None:
     assert not accelerator.optimizer_step_was_skipped
 
 
+def check_16_bit_weights_are_trained_in_float32() -> None:
+    for precision in ("bf16", "fp16"):
+        accelerator = fsdp(mixed_precision=precision, steps=1)
+        model, optimizer = new_parts()
+        model.to(torch.bfloat16)
+        model.first.bias.data = model.first.bias.data.float()  # of another format than the rest of its unit
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()  # with states in 16 bits, too
+        optimizer.zero_grad()
+        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model, optimizer = accelerator.prepare(model, optimizer)
+        frozen = model.last.bias
+        assert frozen.dtype == torch.bfloat16
+        assert {one.dtype for one in model.parameters() if one is not frozen} == {torch.float32}
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-5  # a step that a 16-bit number is too coarse for
+        accelerator.backward(model(torch.ones(1, 6)).sum() / 9)
+        optimizer.step()
+        state = accelerator._strategy.optimizer_state(model, optimizer.optimizer)
+        trained = accelerator.get_state_dict(model)
+        accelerator._strategy.load_model_state(model, start)  # rank 0's, in 16 bits
+        again = accelerator.get_state_dict(model)
+        if accelerator.is_main_process:
+            assert 0 < (trained["first.weight"] - start["first.weight"]).abs().mean() < 1e-4
+            assert state["state"][0]["exp_avg"].dtype == torch.float32
+            assert all(torch.equal(again[name], start[name].to(again[name].dtype)) for name in start)
+
+
+def check_ignored_modules_train_beside_sharded_ones() -> None:
+    """`foreach` is what torch takes by itself on GPUs."""
+    for precision, way in (("no", "foreach"), ("no", "fused"), ("fp16", "foreach"), ("fp16", "fused")):
+        accelerator = fsdp(mixed_precision=precision, steps=1, fsdp_ignored_modules="last")
+        model, optimizer = accelerator.prepare(*new_parts(**{way: True}))
+        held = accelerator._strategy.optimizer_state(model, optimizer.optimizer)
+        if accelerator.is_main_process:
+            held["param_groups"][1][way] = True  # as a checkpoint of another training may have it
+        accelerator._strategy.load_optimizer_state(model, optimizer.optimizer, held)
+        before = model.last.weight.detach().clone()
+        for is_skipped in (True, False) if precision == "fp16" else (False,):
+            factor = float("inf") if is_skipped and accelerator.is_last_process else 1.0
+            accelerator.backward(model(torch.ones(1, 6) * (accelerator.process_index + 1)).sum() * factor)
+            optimizer.step()
+            optimizer.zero_grad()
+            assert accelerator.optimizer_step_was_skipped == is_skipped
+        own = model.last.weight.detach()
+        assert not torch.equal(own, before)
+        assert all(torch.equal(one, own) for one in accelerator.gather(own[None]))
+
+
+def check_ignored_modules_on_rank_0_alone() -> None:
+    accelerator = fsdp(steps=1, fsdp_ignored_modules="last")
+    with torch.device("cpu" if accelerator.is_main_process else "meta"):
+        model, _ = new_parts()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.backward(model(torch.ones(1, 6) * (accelerator.process_index + 1)).sum())
+    optimizer.step()
+    own = model.last.weight.detach()
+    assert all(torch.equal(one, own) for one in accelerator.gather(own[None]))
+
+
 def check_variants() -> None:
     for config in (
         {"fsdp_sharding_strategy": "SHARD_GRAD_OP", "fsdp_state_dict_type": "FULL_STATE_DICT"},

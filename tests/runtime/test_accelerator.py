@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nbaccel.runtime.accelerator import Accelerator
 from nbaccel.runtime.optimizer import AcceleratedOptimizer
 from nbaccel.runtime.options import NOT_YET
 from nbaccel.runtime.precision.autocast import AutocastForward
+from nbaccel.runtime.preparation import Preparation
 from nbaccel.runtime.state import AcceleratorState, DistributedType, GradientState, PartialState
 from nbaccel.utils import (
     AutocastKwargs,
@@ -210,6 +212,12 @@ def test_model_on_several_devices_is_not_moved() -> None:
     model = torch.nn.Linear(1, 1, device="meta")
     model.hf_device_map = {"a": 0, "b": "cpu"}  # type: ignore[assignment]
     assert Accelerator().prepare(model).weight.device.type == "meta"
+
+
+def test_model_with_a_part_on_several_devices_is_not_moved() -> None:
+    part = torch.nn.Linear(1, 1, device="meta")
+    part.hf_device_map = {"a": 0, "b": "cpu"}  # type: ignore[assignment]
+    assert Accelerator().prepare(torch.nn.Sequential(part))[0].weight.device.type == "meta"
 
 
 def test_cell_run_twice_with_another_precision() -> None:
@@ -417,6 +425,34 @@ def test_closure() -> None:
     optimizer = Accelerator(mixed_precision="fp16").prepare(torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(StateError, match="closure"):
         optimizer.step(closure)
+
+
+def test_a_state_follows_the_model_that_is_prepared_after_its_optimizer() -> None:
+    """What the CPU is to a GPU, it is here to torch's meta device."""
+    accelerator, meta = Accelerator(), torch.device("meta")
+    runtime = replace(accelerator._runtime, world=replace(accelerator._runtime.world, device=meta))
+    loaders = accelerator.dataloader_config
+    for place, device in ((True, "meta"), (False, "cpu")):
+        preparation = Preparation(runtime, accelerator.gradient_state, loaders, (), place, True)
+        model = torch.nn.Linear(2, 1, device=meta)
+        optimizer = preparation.optimizer(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+        optimizer.state[model.weight]["momentum_buffer"] = torch.ones(1, 2)
+        preparation.model(model)
+        assert optimizer.state[model.weight]["momentum_buffer"].device.type == device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_trained_optimizer_is_prepared_before_its_model_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    model = linear()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    accelerator = Accelerator()
+    optimizer, model = accelerator.prepare(optimizer, model)
+    accelerator.backward(model(torch.ones(1, 2, device=accelerator.device)).sum())
+    optimizer.step()
+    assert optimizer.state[model.weight]["exp_avg"].device == accelerator.device
 
 
 def test_modes_of_schedule_free_optimizers() -> None:

@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     import accelerate.utils as theirs
 
 from nbaccel import utils as ours
+from nbaccel.accelerator import Accelerator
 from nbaccel.big_modeling import (
     attach_layerwise_casting_hooks,
     cpu_offload,
@@ -37,10 +38,13 @@ from nbaccel.hooks import (
     AlignDevicesHook,
     ModelHook,
     SequentialHook,
+    UserCpuOffloadHook,
     add_hook_to_module,
+    attach_align_device_hook_on_blocks,
     remove_hook_from_module,
     remove_hook_from_submodules,
 )
+from nbaccel.runtime.bigmodel import placing
 from nbaccel.runtime.bigmodel.loading import get_state_dict_offloaded_model
 from nbaccel.runtime.bigmodel.placing import clean_device_map
 from nbaccel.runtime.bigmodel.sizes import compute_module_total_buffer_size
@@ -196,6 +200,15 @@ def test_balanced_memory_like_accelerate(model: Model, low_zero: bool, whole: st
         reference = theirs.get_balanced_memory(model, dict(memory), [whole] if whole else [], low_zero=low_zero)
         if len(memory) > 1 or not low_zero:
             assert ours.get_balanced_memory(model, memory, whole, low_zero=low_zero) == reference
+
+
+@pytest.mark.parametrize("given", [None, {0: 1000, "cpu": 9999}])
+def test_a_gpu_alone_is_not_filled_to_the_brim(given: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (placing, theirs.modeling):  # what a machine with one GPU finds
+        monkeypatch.setattr(module, "get_max_memory", lambda given: {0: 1000, "cpu": 9999})
+    limits = ours.get_balanced_memory(model, given)
+    assert limits == theirs.get_balanced_memory(model, given)
+    assert limits[0] == (900 if given is None else 1000)
 
 
 def test_memory_in_words() -> None:
@@ -394,6 +407,82 @@ def test_offloaded_models_compute_the_same(kind: str, model: Model, x: torch.Ten
     assert torch.equal(offloaded(x), before)
 
 
+@pytest.mark.parametrize("kind", OFFLOADS)
+def test_offloaded_models_are_saved(kind: str, model: Model, x: torch.Tensor, tmp_path: Path) -> None:
+    before = model(x)
+    Accelerator(cpu=True).save_model(OFFLOADS[kind](model, tmp_path / "away"), tmp_path / "saved")
+    other = Model().eval()
+    load_checkpoint_in_model(other, tmp_path / "saved")
+    assert torch.equal(other(x), before)
+
+
+def test_a_single_offloaded_layer_is_saved(x: torch.Tensor, tmp_path: Path) -> None:
+    layer = nn.Linear(4, 4)
+    before = layer(x)
+    Accelerator(cpu=True).save_model(cpu_offload(layer), tmp_path)
+    other = nn.Linear(4, 4)
+    load_checkpoint_in_model(other, tmp_path)
+    assert torch.equal(other(x), before)
+
+
+def test_the_model_itself_computes_on_the_main_device(model: Model, x: torch.Tensor, tmp_path: Path) -> None:
+    spread = dispatch_model(model, MIXED, main_device=torch.device("cpu"), offload_dir=tmp_path)
+    assert spread._hf_hook.execution_device == torch.device("cpu")
+    assert spread._hf_hook.io_same_device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_inputs_used_beside_the_blocks_reach_the_gpu(x: torch.Tensor) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.scale = Block(), Block(), nn.Parameter(torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x)) * self.scale + x
+
+    whole = Residual().eval()
+    before = whole(x)
+    after = dispatch_model(whole, {"first": 0, "second": "cpu", "scale": 0})(x)
+    assert after.device.type == "cpu"
+    assert torch.allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("away", [("shift",), ("shift", "blocks"), ("shift", "embed", "head")])
+def test_weights_of_the_model_itself_can_come_from_the_disk(
+    away: tuple[str, ...], model: Model, x: torch.Tensor, tmp_path: Path
+) -> None:
+    checkpoint = written(model, tmp_path, "safetensors")
+    places = dict.fromkeys(("embed", "blocks", "head", "shift", "passing"), "cpu") | dict.fromkeys(away, "disk")
+    empty = empty_model().eval()
+    spread = load_checkpoint_and_dispatch(empty, checkpoint, places, offload_folder=tmp_path, offload_buffers=True)
+    assert torch.equal(spread(x), model(x))
+
+
+def test_one_device_for_all_blocks(model: Model, x: torch.Tensor) -> None:
+    before = model(x)
+    attach_align_device_hook_on_blocks(
+        model, "cpu", {"embed": False, "blocks.0": True, "head": False}, weights_map=dict(model.state_dict())
+    )
+    assert model.blocks[0].first.weight.device.type == "meta"
+    assert model.blocks[1].first.weight.device.type == "cpu"
+    assert torch.equal(model(x), before)
+
+
+def test_files_mapped_at_one_address_are_not_mistaken(tmp_path: Path) -> None:
+    """Weights that are cast leave their mapping, and the next file may come to lie there."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 64, bias=False) for _ in range(4)]
+    tied = nn.Linear(64, 64, bias=False)
+    tied.weight = layers[0].weight
+    model = nn.Sequential(nn.Sequential(*layers), tied)
+    x = torch.randn(2, 64, dtype=torch.bfloat16)
+    ours.offload_state_dict(tmp_path, model.state_dict())
+    before = model.to(torch.bfloat16)(x)
+    offloaded = disk_offload(model, tmp_path, preload_module_classes=["Sequential"])
+    assert torch.equal(offloaded(x), before)
+
+
 def test_a_spread_model_cannot_be_moved(model: Model, x: torch.Tensor, tmp_path: Path) -> None:
     spread = dispatch_model(model, {"": "disk"}, offload_dir=tmp_path)
     assert spread.hf_device_map == {"": "disk"}
@@ -444,6 +533,25 @@ def test_models_that_run_in_turn(x: torch.Tensor) -> None:
     second_hook.offload()
     second_hook.remove()
     assert not hasattr(second, "_hf_hook")
+
+
+class Called(UserCpuOffloadHook):
+    times = 0
+
+    def offload(self) -> None:
+        self.times += 1
+
+
+def test_the_model_before_is_sent_back_from_the_device_alone(x: torch.Tensor) -> None:
+    """The meta device stands for a GPU."""
+    first, hook = cpu_offload_with_hook(nn.Linear(4, 4), "meta")
+    called = Called(first, hook.hook)
+    second, _ = cpu_offload_with_hook(nn.Linear(4, 4), "meta", prev_module_hook=called)
+    second(x)
+    assert called.times == 0, "the model before is in main memory"
+    first(x)
+    second(x)
+    assert called.times == 1, "it is on the device, as is the second"
 
 
 def test_align_module_device(model: Model, x: torch.Tensor) -> None:
@@ -530,6 +638,17 @@ def written(model: Model, folder: Path, kind: str) -> Path:
     return folder / "model.safetensors.index.json" if kind == "index" else folder
 
 
+def test_a_model_with_memory_is_filled_where_it_is(model: Model, x: torch.Tensor, tmp_path: Path) -> None:
+    checkpoint = written(model, tmp_path, "safetensors")
+    for load in (load_checkpoint_in_model, load_checkpoint_and_dispatch):
+        other = Model().eval()
+        held = dict(other.named_parameters(remove_duplicate=False)) | dict(other.named_buffers())
+        load(other, checkpoint)
+        now = dict(other.named_parameters(remove_duplicate=False)) | dict(other.named_buffers())
+        assert all(now[name] is held[name] for name in held)
+        assert torch.equal(other(x), model(x))
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "index", "folder"])
 @pytest.mark.parametrize("device_map", [None, "auto", "sequential", {"": "disk"}])
 def test_checkpoints_fill_empty_models(
@@ -541,12 +660,38 @@ def test_checkpoints_fill_empty_models(
     assert torch.equal(loaded(x), model(x))
 
 
+def test_dtypes_of_parts_on_the_disk(model: Model, x: torch.Tensor, tmp_path: Path) -> None:
+    checkpoint = written(model, tmp_path, "safetensors")
+    loaded = load_checkpoint_and_dispatch(
+        empty_model().eval(), checkpoint, MIXED, offload_folder=tmp_path, dtype=torch.bfloat16
+    )
+    assert loaded.blocks[0].first.weight.dtype == torch.bfloat16
+    model.to(torch.bfloat16).passing = torch.ones(4)
+    assert torch.equal(loaded(x.bfloat16()), model(x.bfloat16()))
+
+
+def test_tied_weights_on_the_disk_stay_tied_in_another_dtype(model: Model, x: torch.Tensor, tmp_path: Path) -> None:
+    checkpoint = written(model, tmp_path, "safetensors")
+    empty = empty_model().eval()
+    load_checkpoint_in_model(empty, checkpoint, {"": "disk"}, tmp_path, torch.bfloat16)
+    assert empty.head.weight is empty.embed.weight
+    assert empty.head.weight.dtype == torch.bfloat16
+    spread = dispatch_model(empty, {"": "disk"}, offload_dir=tmp_path)
+    model.to(torch.bfloat16).passing = torch.ones(4)
+    assert torch.equal(spread(x.bfloat16()), model(x.bfloat16()))
+
+
 def test_dtypes_on_loading(model: Model, tmp_path: Path) -> None:
     checkpoint = written(model, tmp_path, "safetensors")
     empty = empty_model()
-    load_checkpoint_in_model(empty, checkpoint, dtype=torch.bfloat16, keep_in_fp32_modules=["norm"])
+    load_checkpoint_in_model(
+        empty, checkpoint, dtype=torch.bfloat16, keep_in_fp32_modules=["norm", "0.first", "second.weight"]
+    )
     assert empty.embed.weight.dtype == torch.bfloat16
     assert empty.blocks[0].norm.weight.dtype == torch.float32
+    assert empty.blocks[0].first.bias.dtype == torch.float32
+    assert empty.blocks[1].first.bias.dtype == torch.bfloat16
+    assert [empty.blocks[1].second.weight.dtype, empty.blocks[1].second.bias.dtype] == [torch.float32, torch.bfloat16]
     assert empty.blocks[0].norm.num_batches_tracked.dtype == torch.int64
 
 
@@ -578,9 +723,19 @@ def test_what_cannot_be_loaded(call: Any, error: type[Exception], text: str, tmp
 
 def test_strict_loading_names_what_differs(model: Model, tmp_path: Path) -> None:
     save_file({"embed.weight": torch.ones(4, 4), "tail": torch.ones(1)}, tmp_path / "model.safetensors")
-    load_checkpoint_in_model(model, tmp_path)
+    with pytest.warns(UserWarning, match=r"has no 'tail', which .* 1 of its 2 weights were not loaded"):
+        load_checkpoint_in_model(model, tmp_path)
     with pytest.raises(CallError, match=r"lacks \['blocks.*has \['tail'\]"):
         load_checkpoint_in_model(model, tmp_path, strict=True)
+
+
+def test_a_checkpoint_that_fits_nothing_is_warned_of(model: Model, tmp_path: Path) -> None:
+    save_file(
+        {f"module.{name}": weight for name, weight in Block().state_dict().items()}, tmp_path / "model.safetensors"
+    )
+    with pytest.warns(UserWarning, match=r"'module.first.bias', .* and 7 more, .* 10 of its 10 weights") as caught:
+        load_checkpoint_in_model(model, tmp_path)
+    assert caught[0].filename == __file__
 
 
 def test_ties_in_configurations() -> None:

@@ -200,6 +200,9 @@ def test_each_key_has_an_effect(name: str) -> None:
 def test_precision_is_that_of_gathering() -> None:
     how = sharding_of(FsdpConfig(), "bf16")
     assert (how.dtype, how.reduce_dtype, how.output_dtype) == (torch.bfloat16, torch.float32, None)
+    assert how.upcasts
+    how = sharding_of(FsdpConfig(), "no", FullyShardedDataParallelPlugin(mixed_precision_policy="bf16"))
+    assert (how.dtype, how.upcasts) == (torch.bfloat16, False)
     assert sharding_of(FsdpConfig(), "no").reduce_dtype is None
 
 
@@ -413,9 +416,33 @@ def test_one_process_recomputes_activations() -> None:
 def test_an_old_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbaccel.runtime import build
 
-    monkeypatch.setitem(sys.modules, "nbaccel.runtime.parallel.fsdp", None)
-    with pytest.raises(PlanError, match=r"has no fully_shard. Use torch 2.6 or newer"):
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cu124")
+    with pytest.raises(PlanError, match=r"the fully_shard of torch 2.6.0\+cu124 .* Use torch 2.7 or newer"):
         build.STRATEGIES["fsdp"](None)
+
+
+class Params4bit(torch.nn.Parameter):
+    """Called as bitsandbytes calls its packed weights."""
+
+
+def test_weights_that_are_trained_become_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbaccel.runtime.parallel.fsdp import _upcast
+
+    def dtypes(model: torch.nn.Module) -> list[torch.dtype]:
+        _upcast(model)
+        return [parameter.dtype for parameter in model.parameters()]
+
+    def half_frozen() -> torch.nn.Linear:
+        layer = torch.nn.Linear(2, 1, dtype=torch.bfloat16)
+        layer.weight.requires_grad_(False)
+        return layer
+
+    assert dtypes(half_frozen()) == [torch.bfloat16, torch.float32]
+    packed = half_frozen()
+    packed.weight = Params4bit(packed.weight, requires_grad=False)
+    assert dtypes(packed) == [torch.bfloat16, torch.bfloat16]
+    monkeypatch.setattr(torch, "__version__", "2.7.1")  # shards frozen weights only with others of their format
+    assert dtypes(half_frozen()) == [torch.float32, torch.float32]
 
 
 def test_parallelism_config() -> None:

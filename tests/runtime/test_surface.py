@@ -92,6 +92,19 @@ def test_modules_hold_what_they_say(name: str) -> None:
         importlib.import_module(f"accelerate.{name}")  # the path is Accelerate's
 
 
+def test_modules_need_no_import_of_their_own() -> None:
+    code = (
+        "import sys, nbaccel; assert 'torch' not in sys.modules\n"
+        f"for name in {MODULES}:\n"
+        "    found = nbaccel\n"
+        "    for part in name.split('.'): found = getattr(found, part)\n"
+        "    assert name == 'utils.tqdm' or found is sys.modules[f'nbaccel.{name}'], name\n"
+        "import nbaccel.utils.tqdm; assert callable(nbaccel.utils.tqdm), 'the name is that of the bar'\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_all_that_accelerates_utils_hold_can_be_imported() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -92,7 +92,7 @@ def test_a_failed_try_leaves_no_tensors_behind() -> None:
         (RuntimeError(TOO_LITTLE), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED."), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
-        (torch.OutOfMemoryError("anything"), True),  # Accelerate: False
+        (torch.cuda.OutOfMemoryError("anything"), True),  # Accelerate: False
         (MemoryError(), True),
         (RuntimeError("MPS backend out of memory"), True),
         (RuntimeError("shape mismatch"), False),

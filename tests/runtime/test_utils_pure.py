@@ -23,6 +23,7 @@ with warnings.catch_warnings():
 import nbaccel.utils as ours
 from nbaccel.errors import CallError, MissingExtraError, PlanError
 from nbaccel.runtime import environment, imports, versions
+from nbaccel.runtime.bigmodel.dispatch import best_device
 from nbaccel.utils import operations
 
 Point = namedtuple("Point", ["x", "y"])
@@ -286,8 +287,15 @@ def test_questions_about_gpus_have_answers_without_any() -> None:
     assert not ours.check_cuda_fp8_capability()  # Accelerate: AssertionError
     assert environment.get_driver_version() is None
     assert ours.get_current_device_type() in (("cpu", "MULTI_CPU"), ("mps", "MULTI_MPS"))  # Accelerate: cuda
+    assert best_device().type == ours.get_current_device_type()[0]
     ours.set_numa_affinity(0)
     assert environment._parsed_cores("0-2,5\n") == {0, 1, 2, 5}
+
+
+def test_a_torch_without_torch_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ours.get_current_device_type()
+    monkeypatch.delattr(torch, "accelerator")
+    assert ours.get_current_device_type() == expected
 
 
 def test_the_kernels_age_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,32 +217,37 @@ def attach_align_device_hook_on_blocks(
 
     Args:
         module: where to begin.
-        execution_device: the device that computes, by name of the block; or one for all.
+        execution_device: the device that computes, by name of the block; or one for all. That of the model itself,
+            `""`, gets its inputs, and the weights that are in no block.
         offload: whether a block's weights are offloaded, by its name; or one answer for all.
         weights_map: as there, like all others.
     """
-    if not isinstance(execution_device, Mapping):
-        execution_device = {module_name: execution_device}  # type: ignore[dict-item]
+    blocks = next((given for given in (execution_device, offload) if isinstance(given, Mapping)), (module_name,))
+    devices: Mapping[str, Any] = (
+        execution_device if isinstance(execution_device, Mapping) else dict.fromkeys(blocks, execution_device)
+    )
     if not isinstance(offload, Mapping):
-        offload = dict.fromkeys(execution_device, offload)
-    device: Any = execution_device.get(module_name)
+        offload = dict.fromkeys(devices, offload)
+    device: Any = devices.get(module_name)
     rest = (skip_keys, preload_module_classes, tied_params_map)
     is_root = module_name == ""
-    if module_name in execution_device and offload[module_name]:
+    is_block = module_name in devices and module_name in offload
+    if is_block and offload[module_name]:
         attach_align_device_hook(module, device, True, weights_map, offload_buffers, module_name, *rest)
         if not hasattr(module, "_hf_hook"):
             add_hook_to_module(module, AlignDevicesHook(device, io_same_device=is_root, skip_keys=skip_keys))
         attach_execution_device_hook(module, device, *rest)
-    elif module_name in execution_device:
+    elif is_block:
         hook = AlignDevicesHook(device, False, is_root, place_submodules=True, skip_keys=skip_keys,
                                 tied_params_map=tied_params_map)  # fmt: skip
         add_hook_to_module(module, hook)
         attach_execution_device_hook(module, device, *rest)
     elif is_root:
-        add_hook_to_module(module, AlignDevicesHook(io_same_device=True, skip_keys=skip_keys), append=True)
+        hook = AlignDevicesHook(device, io_same_device=True, skip_keys=skip_keys, tied_params_map=tied_params_map)
+        add_hook_to_module(module, hook, append=True)
     for name, child in module.named_children():
         inner = f"{module_name}.{name}" if module_name else name
-        attach_align_device_hook_on_blocks(child, execution_device, offload, weights_map, offload_buffers, inner, *rest)
+        attach_align_device_hook_on_blocks(child, devices, offload, weights_map, offload_buffers, inner, *rest)
 
 
 @contextmanager

@@ -29,15 +29,16 @@ from nbaccel.runtime.bigmodel.offload import (
     offload_state_dict,
 )
 from nbaccel.runtime.bigmodel.placing import check_device_map
-from nbaccel.runtime.bigmodel.tensors import TiedMap
+from nbaccel.runtime.bigmodel.sizes import named_module_tensors
+from nbaccel.runtime.bigmodel.tensors import TiedMap, set_module_tensor_to_device
 from nbaccel.runtime.bigmodel.ties import (
     check_tied_parameters_on_same_device,
     find_tied_parameters,
-    id_tensor_storage,
     retie_parameters,
 )
 from nbaccel.runtime.collectives import send_to_device
 from nbaccel.runtime.constants import SUPPORTED_PYTORCH_LAYERS_FOR_UPCASTING
+from nbaccel.runtime.environment import get_current_device_type
 from nbaccel.runtime.memory import clear_device_cache
 
 Device = int | str | torch.device
@@ -45,8 +46,7 @@ Device = int | str | torch.device
 
 def best_device() -> torch.device:
     """The accelerator of this machine, else the CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    return torch.device(get_current_device_type()[0])
 
 
 def cpu_offload(
@@ -106,9 +106,12 @@ def _offload_all(
 
 
 def _tied_map(groups: Sequence[Sequence[str]], weights: Mapping[str, torch.Tensor]) -> TiedMap:
-    """By address of each weight in main memory that stands at several places: its copies, none so far."""
-    names = [name for group in groups for name in group if name in weights]
-    return {weights[name].data_ptr(): {} for name in names}
+    """By address of each weight in main memory that stands at several places: its copies, none so far.
+
+    A weight of a file has no address that lasts: it is mapped anew each time.
+    """
+    lasting = weights.state_dict if isinstance(weights, OffloadedWeightsLoader) else weights
+    return {lasting[name].data_ptr(): {} for group in groups for name in group if name in lasting}
 
 
 class CpuOffload(ModelHook):
@@ -130,8 +133,9 @@ class CpuOffload(ModelHook):
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         device = torch.device(self.execution_device)
-        if self.prev_module_hook is not None and any(one.device != device for one in module.parameters()):
-            self.prev_module_hook.offload()
+        previous = self.prev_module_hook
+        if previous is not None and any(one.device.type != "cpu" for one in previous.model.parameters()):
+            previous.offload()
             clear_device_cache()
         module.to(device)
         return send_to_device(args, device), send_to_device(kwargs, device)
@@ -238,12 +242,14 @@ def _hook_up(
     if weights is not None:
         weights = _with_ties(weights, ties)
     tied: TiedMap = _tied_map(ties, weights) if weights is not None else {}
-    for group in ties:
-        for name in group:
-            tied.setdefault(id_tensor_storage(model.get_parameter(name))[1], {})
+    lasting = set(tied)
+    for name in (name for group in ties for name in group):
+        tied.setdefault(model.get_parameter(name).data_ptr(), {})
+    if "" not in device_map and weights is not None:
+        _load_own(model, main, weights)
     attach_align_device_hook_on_blocks(
         model,
-        {name: main if device in offloads else device for name, device in device_map.items()},
+        {"": main} | {name: main if device in offloads else device for name, device in device_map.items()},
         {name: device in offloads for name, device in device_map.items()},
         weights,
         buffers,
@@ -251,10 +257,19 @@ def _hook_up(
         preload_module_classes=preload,
         tied_params_map=tied,
     )
+    for address in set(tied) - lasting:  # those weights have moved: other tensors may come to lie there
+        del tied[address]
     for group in ties:
         if check_tied_parameters_on_same_device([group], device_map):
             retie_parameters(model, [group])
     _refuse_moves(model, any(device in offloads for device in device_map.values()))
+
+
+def _load_own(model: nn.Module, device: Device, weights: Mapping[str, torch.Tensor]) -> None:
+    """Weights of the model that are in no block stay on its device."""
+    for name, tensor in list(named_module_tensors(model)):
+        if tensor.device.type == "meta" and name in weights:
+            set_module_tensor_to_device(model, name, device, value=weights[name])
 
 
 def _main_device(device_map: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from nbaccel.errors import CallError, ConfigFileError, PlanError
+from nbaccel.runtime.bigmodel.align import AlignDevicesHook
 from nbaccel.runtime.bigmodel.dispatch import dispatch_model
 from nbaccel.runtime.bigmodel.offload import (
     offload_weight,
@@ -20,7 +22,7 @@ from nbaccel.runtime.bigmodel.offload import (
 )
 from nbaccel.runtime.bigmodel.placing import get_balanced_memory, infer_auto_device_map
 from nbaccel.runtime.bigmodel.sizes import as_dtype
-from nbaccel.runtime.bigmodel.tensors import set_module_tensor_to_device
+from nbaccel.runtime.bigmodel.tensors import fill_module_tensor, set_module_tensor_to_device
 from nbaccel.runtime.bigmodel.ties import device_of, find_tied_parameters, retie_parameters
 from nbaccel.runtime.constants import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -92,7 +94,7 @@ class _Filler:
 
     Args:
         model: the model.
-        device_map: device by name of a module.
+        device_map: device by name of a module; None leaves weights where they are.
         dtype: of floating point weights, None for that of the model.
         folder: for weights of `disk`.
         offload_buffers: whether buffers of such modules go there, too.
@@ -102,7 +104,7 @@ class _Filler:
     def __init__(
         self,
         model: nn.Module,
-        device_map: Mapping[str, Any],
+        device_map: Mapping[str, Any] | None,
         dtype: Any,
         folder: File | None,
         offload_buffers: bool,
@@ -122,11 +124,14 @@ class _Filler:
                 self.unexpected.append(name)
                 continue
             self.filled.add(name)
-            device = device_of(name, self.device_map)
             dtype = self._dtype(name, weight)
+            if self.device_map is None:
+                fill_module_tensor(self.model, name, weight, dtype)
+                continue
+            device = device_of(name, self.device_map)
             if device == "disk" and self.folder is not None and (self.offload_buffers or name not in self.buffers):
                 offload_weight(weight if dtype is None else weight.to(dtype), name, self.folder, self.index)
-                set_module_tensor_to_device(self.model, name, "meta")
+                set_module_tensor_to_device(self.model, name, "meta", dtype=dtype)
             else:
                 place = "cpu" if device == "disk" else device
                 set_module_tensor_to_device(self.model, name, place, value=weight, dtype=dtype)
@@ -134,7 +139,7 @@ class _Filler:
     def _dtype(self, name: str, weight: torch.Tensor) -> torch.dtype | None:
         if not weight.is_floating_point():
             return None
-        if self.keep_in_fp32 and any(part in self.keep_in_fp32 for part in name.split(".")):
+        if any(f".{kept}." in f".{name}." for kept in self.keep_in_fp32):
             return torch.float32
         assert self.dtype is None or isinstance(self.dtype, torch.dtype)
         return self.dtype
@@ -159,15 +164,16 @@ def load_checkpoint_in_model(
     Args:
         model: the model.
         checkpoint: a file of weights, an index, or a folder with one of these.
-        device_map: where weights go, by name of a module; left out: main memory.
+        device_map: where weights go, by name of a module; left out: where those of the model are, or main memory for
+            those on the meta device.
         offload_folder: folder for those of `disk`.
         dtype: of floating point weights; left out: that of the model.
         offload_state_dict: of no effect: a file's weights are memory-mapped where possible, and go to their places one
             by one.
         offload_buffers: whether buffers of modules of `disk` go there, too.
-        keep_in_fp32_modules: names of modules whose weights stay float32.
+        keep_in_fp32_modules: names of modules, such as `norm` or `decoder.norm`, whose weights stay float32.
         offload_8bit_bnb: not supported: quantized weights are not offloaded.
-        strict: refuse a checkpoint that lacks weights, or has others.
+        strict: refuse a checkpoint that lacks weights, or has others; else a warning names the others.
         full_state_dict: False would be a sharded checkpoint of torch.distributed; not supported here.
         broadcast_from_rank0: True would let rank 0 alone read; not supported here.
 
@@ -186,14 +192,16 @@ def load_checkpoint_in_model(
         raise CallError("the device map sends parts to the disk. Give a folder for them: offload_folder=.")
     if offload_folder is not None:
         Path(offload_folder).mkdir(parents=True, exist_ok=True)
-    filler = _Filler(model, device_map or {"": "cpu"}, dtype, offload_folder, offload_buffers,
+    filler = _Filler(model, device_map or None, dtype, offload_folder, offload_buffers,
                      keep_in_fp32_modules or ())  # fmt: skip
     ties = find_tied_parameters(model)
     for file in _files_of(checkpoint):
         filler.fill(load_state_dict(file))
-    retie_parameters(model, ties)
+    retie_parameters(model, [sorted(group, key=lambda name: name not in filler.filled) for group in ties])
     if strict:
         _check_names(filler, ties)
+    elif filler.unexpected:
+        _warn_of_unexpected(checkpoint, filler)
     if offload_folder is not None:
         save_offload_index(filler.index, offload_folder)
 
@@ -206,6 +214,16 @@ def _check_names(filler: _Filler, ties: Sequence[Sequence[str]]) -> None:
             f"strict=True, and the checkpoint lacks {missing or 'nothing'} and has {filler.unexpected or 'nothing'} "
             "beyond the model's weights. Load the right one, or leave strict out."
         )
+
+
+def _warn_of_unexpected(checkpoint: File, filler: _Filler) -> None:
+    names, count = filler.unexpected, len(filler.unexpected)
+    more = f" and {count - 3} more" if count > 3 else ""
+    warnings.warn(
+        f"the model has no {', '.join(map(repr, names[:3]))}{more}, which the checkpoint {str(checkpoint)!r} has: "
+        f"{count} of its {count + len(filler.filled)} weights were not loaded. strict=True refuses such a checkpoint.",
+        stacklevel=3,
+    )
 
 
 def load_checkpoint_and_dispatch(
@@ -285,6 +303,12 @@ def get_state_dict_offloaded_model(model: nn.Module) -> dict[str, torch.Tensor]:
     if lost:
         raise CallError(f"{', '.join(lost[:5])}: on the meta device, and no hook knows their values. Load them first.")
     return {name: weight.cpu() for name, weight in found.items()}
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether parts of a model are loaded only while they compute."""
+    hooks = (hook for module in model.modules() for hook in _hooks_of(module))
+    return any(isinstance(hook, AlignDevicesHook) and hook.offload for hook in hooks)
 
 
 def _hooks_of(module: nn.Module) -> Iterator[Any]:

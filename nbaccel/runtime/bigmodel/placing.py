@@ -25,6 +25,8 @@ Place = int | str | torch.device
 Part = nn.Module | torch.Tensor
 _SLACK = 1.25
 """A balanced share is larger than the mean by this many layers."""
+_FILLED = 0.9
+"""What weights may take of the only GPU's free memory: the forward pass needs some, too."""
 
 
 def get_max_memory(max_memory: Mapping[Any, int | str] | None = None) -> dict[Any, int]:
@@ -67,10 +69,13 @@ def get_balanced_memory(
         low_zero: leave as much as possible of GPU 0 free, as for generating text.
 
     Returns:
-        Bytes by device; the last GPU keeps its limit, so that everything fits.
+        Bytes by device; the last GPU keeps its limit, so that everything fits. A GPU alone is filled to nine tenths
+        where the caller gives no limits.
     """
     limits = get_max_memory(max_memory)
     gpus = [device for device in limits if device not in ("cpu", "disk") and limits[device] > 0]
+    if len(gpus) == 1 and max_memory is None:
+        limits[gpus[0]] = int(_FILLED * limits[gpus[0]])
     if len(gpus) < 2:
         return limits
     sizes = compute_module_sizes(model, dtype, special_dtypes)

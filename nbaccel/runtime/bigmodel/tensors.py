@@ -63,6 +63,32 @@ def set_module_tensor_to_device(
         tied_params_map[source.data_ptr()][device] = new
 
 
+def fill_module_tensor(
+    module: nn.Module, tensor_name: str, value: torch.Tensor, dtype: torch.dtype | None = None
+) -> None:
+    """Put a new value into a parameter or buffer where it is, so that who holds it (an optimizer) sees the change.
+
+    Args:
+        module: the module that has it, or one around that.
+        tensor_name: its name, seen from `module`.
+        value: the new value.
+        dtype: as in `set_module_tensor_to_device`. What has another dtype is replaced, as is what is on the meta
+            device, which goes to main memory.
+
+    Raises:
+        CallError: there is no such parameter or buffer, or the value has another shape.
+    """
+    owner_name, _, name = tensor_name.rpartition(".")
+    old = _existing(module.get_submodule(owner_name), name)
+    if old.device.type == "meta" or dtype not in (None, old.dtype) or not _casts(old, value):
+        place = "cpu" if old.device.type == "meta" else old.device
+        set_module_tensor_to_device(module, tensor_name, place, value=value, dtype=dtype)
+        return
+    _check_value(name, old, old.device, value)
+    with torch.no_grad():
+        old.copy_(value)
+
+
 def _existing(owner: nn.Module, name: str) -> torch.Tensor:
     for held in (owner._parameters, owner._buffers):
         if held.get(name) is not None:

@@ -26,14 +26,14 @@ def find_tied_parameters(model: nn.Module, **kwargs: Any) -> list[list[str]]:
 
 
 def retie_parameters(model: nn.Module, tied_params: Sequence[Sequence[str]]) -> None:
-    """Let each group of names mean one parameter again: the first of them that is not on the meta device."""
+    """Let each group of names mean one parameter again: the first of them that is not on the meta device, if any."""
     for group in tied_params:
         found = [parameter for name in group if (parameter := _parameter(model, name)) is not None]
-        real = next((parameter for parameter in found if parameter.device.type != "meta"), None)
-        if real is not None:
+        kept = next((parameter for parameter in found if parameter.device.type != "meta"), next(iter(found), None))
+        if kept is not None:
             for name in group:
                 owner, _, last = name.rpartition(".")
-                setattr(model.get_submodule(owner), last, real)
+                setattr(model.get_submodule(owner), last, kept)
 
 
 def _parameter(model: nn.Module, name: str) -> nn.Parameter | None:

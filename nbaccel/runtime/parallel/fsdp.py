@@ -28,6 +28,7 @@ from nbaccel.runtime.parallel.sharding import Sharding
 from nbaccel.runtime.parallel.spread import fill, local_of, total_norm
 from nbaccel.runtime.parallel.strategy import State, Strategy
 from nbaccel.runtime.parallel.units import find_units, ignored_parameters
+from nbaccel.runtime.versions import is_torch_version
 from nbaccel.runtime.world import World
 
 
@@ -91,13 +92,15 @@ class FullySharded(Strategy):
         ignored = ignored_parameters(model, how.ignored)
         units = find_units(model, how.units, ignored)
         before = named_parameters(model)
+        if how.upcasts:
+            _upcast(model)
         start = _Start(model, how, self._world)
         recompute_units(model, units, how, self._world)
         _move(ignored, self._world.device)
         for part in (*units, model):
             fully_shard(part, mesh=self.mesh, ignored_params=set(ignored), **self._options())
         start.fill(model)
-        for parameter in ignored:
+        for parameter in ignored_parameters(model, how.ignored):  # those on the meta device have new ones
             _average(parameter, model, self._world)
         if how.prefetch:
             _prefetch_forward(model)
@@ -117,6 +120,7 @@ class FullySharded(Strategy):
 
     def adopt(self, optimizer: Optimizer) -> None:
         self._replaced.put_into(optimizer)
+        _step_kinds_apart(optimizer)
         is_new = entry_of(optimizer) is None
         if is_new and any(isinstance(one, DTensor) for group in optimizer.param_groups for one in group["params"]):
             note(optimizer, "optimizers")
@@ -181,6 +185,7 @@ class FullySharded(Strategy):
             states.load_full_optimizer_state(optimizer, state, self._world)
         else:
             optimizer.load_state_dict(dict(state))
+        _step_kinds_apart(optimizer)
 
 
 class _Start:
@@ -257,6 +262,17 @@ def _move(parameters: frozenset[nn.Parameter], device: torch.device) -> None:
             parameter.data = parameter.data.to(device)
 
 
+def _upcast(model: nn.Module) -> None:
+    """Small steps of 16-bit weights would round away, and torch shards only weights of one number format together."""
+    parameters = list(model.parameters())
+    if any(type(parameter).__name__ == "Params4bit" for parameter in parameters):
+        return  # bitsandbytes has packed the weights, and given all of them one format
+    also_frozen = not is_torch_version(">=", "2.8")
+    for parameter in parameters:
+        if parameter.is_floating_point() and (parameter.requires_grad or also_frozen):
+            parameter.data = parameter.data.float()
+
+
 def _average(parameter: nn.Parameter, model: nn.Module, world: World) -> None:
     """Average the gradient of a parameter that is whole on each rank, where the model's other gradients are."""
     if not parameter.requires_grad:
@@ -270,6 +286,15 @@ def _average(parameter: nn.Parameter, model: nn.Module, world: World) -> None:
             dist.all_reduce(own.grad, group=world.group)
 
     parameter.register_post_accumulate_grad_hook(average)
+
+
+def _step_kinds_apart(optimizer: Optimizer) -> None:
+    """A group that has DTensors and plain parameters is stepped one by one: torch cannot take both together."""
+    for group in optimizer.param_groups:
+        if len({isinstance(one, DTensor) for one in group["params"]}) > 1:
+            if group.get("fused"):
+                optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+            group |= {way: False for way in ("foreach", "fused") if way in group}
 
 
 _local_models: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -56,12 +56,16 @@ class Replaced:
 
 
 def spread_state(value: Any, like: Any, source: int | None) -> Any:
-    """One value of an optimizer's state: what has the parameter's shape is spread as the parameter is."""
+    """One value of an optimizer's state: what has the parameter's shape is spread as the parameter is.
+
+    Numbers are at least as exact as the parameter's, which may have become float32.
+    """
     if not isinstance(value, torch.Tensor) or isinstance(value, DTensor) or not isinstance(like, DTensor):
         return value
     if value.shape != like.shape or value.ndim == 0:
         return value
-    return spread_like(value, _with_dtype(like, value.dtype), source)
+    dtype = torch.promote_types(value.dtype, like.dtype) if value.is_floating_point() else value.dtype
+    return spread_like(value, _with_dtype(like, dtype), source)
 
 
 def _with_dtype(like: DTensor, dtype: torch.dtype) -> DTensor:

@@ -37,6 +37,7 @@ class Sharding:
         only_rank_0_reads: the other ranks may have no weights at first (on the meta device).
         prefetch: gather the next unit during the forward pass.
         saves_shards: whether each rank saves its own part.
+        upcasts: train float32 weights, whatever the model was loaded in.
         fill: gives modules on the meta device their first weights.
     """
 
@@ -55,6 +56,7 @@ class Sharding:
     only_rank_0_reads: bool = True
     prefetch: bool = False
     saves_shards: bool = False
+    upcasts: bool = False
     fill: Callable[[nn.Module], Any] | None = field(default=None, compare=False)
 
 
@@ -94,6 +96,7 @@ def sharding_of(config: FsdpConfig, precision: str, plugin: FullyShardedDataPara
         only_rank_0_reads=config.fsdp_cpu_ram_efficient_loading,
         prefetch=config.fsdp_forward_prefetch,
         saves_shards=saves_shards(config),
+        upcasts=half is not None,
         fill=plugin.param_init_fn,
     )
 

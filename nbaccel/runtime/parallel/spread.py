@@ -32,7 +32,11 @@ def spread_like(full: torch.Tensor | None, like: DTensor, source: int | None = 0
     """
     mesh = like.device_mesh
     device = _device_of(mesh)
-    value = torch.empty(like.shape, dtype=like.dtype, device=device) if full is None else full.detach().to(device)
+    value = (
+        torch.empty(like.shape, dtype=like.dtype, device=device)
+        if full is None
+        else full.detach().to(device, like.dtype)
+    )
     made = distribute_tensor(value.contiguous(), mesh, like.placements, src_data_rank=source)
     home = like.to_local().device
     if home.type == mesh.device_type:

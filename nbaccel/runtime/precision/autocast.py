@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +16,7 @@ from nbaccel.errors import StateError
 from nbaccel.runtime.handlers import AutocastKwargs, GradScalerKwargs
 from nbaccel.runtime.nested import map_leaves
 from nbaccel.runtime.precision.precision import Precision, Skipped
+from nbaccel.runtime.precision.scaler import Scaler
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -99,10 +101,11 @@ class Float16(BFloat16):
 
     def __init__(self, device: torch.device, options: AutocastKwargs, scaler: GradScalerKwargs) -> None:
         super().__init__(device, options)
-        self._scaler = torch.amp.GradScaler(device.type, **scaler.to_kwargs())
+        self._scaler = Scaler(device.type, **scaler.to_kwargs())
         self._outcomes: dict[int, Skipped] = {}
         self._stepped: set[int] = set()
-        self._unscaled: set[int] = set()
+        self._unscaled: weakref.WeakValueDictionary[int, Optimizer] = weakref.WeakValueDictionary()
+        self._has_forgotten = False
 
     @property
     def scaler(self) -> torch.amp.GradScaler:
@@ -112,14 +115,28 @@ class Float16(BFloat16):
 
     def _update(self) -> None:
         """Adapt the scale, as late as possible: all optimizers that share a backward pass must see the same one."""
-        if self._stepped:
+        for optimizer in self._waiting():
+            if not _versions(optimizer):
+                self.forget(optimizer)
+        if self._stepped or (self._has_forgotten and not self._waiting()):
             self._scaler.update()
             self._stepped.clear()
             self._unscaled.clear()
+            self._has_forgotten = False
+
+    def _waiting(self) -> list[Optimizer]:
+        """Those whose gradients have their true size, and have not been used for a step so far."""
+        return [optimizer for key, optimizer in self._unscaled.items() if key not in self._stepped]
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         self._update()
-        self._scaler.scale(loss).backward(**kwargs)
+        before = [(optimizer, _versions(optimizer)) for optimizer in self._waiting()]
+        try:
+            self._scaler.scale(loss).backward(**kwargs)
+        finally:
+            for optimizer, versions in before:
+                if _versions(optimizer) != versions:  # scaled ones were added: the step was given up
+                    self.forget(optimizer)
 
     def attach(self, optimizer: Optimizer) -> None:
         optimizer.register_step_post_hook(self._note_step)
@@ -132,7 +149,12 @@ class Float16(BFloat16):
     def unscale(self, optimizer: Optimizer) -> None:
         if id(optimizer) not in self._unscaled:
             self._scaler.unscale_(optimizer)
-            self._unscaled.add(id(optimizer))
+            self._unscaled[id(optimizer)] = optimizer
+
+    def forget(self, optimizer: Optimizer) -> None:
+        if id(optimizer) in self._unscaled and id(optimizer) not in self._stepped:
+            del self._unscaled[id(optimizer)]
+            self._has_forgotten |= self._scaler.forget(optimizer)
 
     def step(self, optimizer: Optimizer, closure: Callable[[], Any] | None) -> tuple[Any, Skipped]:
         if closure is not None:
@@ -143,6 +165,13 @@ class Float16(BFloat16):
         if id(optimizer) in self._stepped:
             self._update()
         self._outcomes[id(optimizer)] = True  # unless the hook says otherwise
+        self._unscaled[id(optimizer)] = optimizer  # also if it is interrupted
         result = self._scaler.step(optimizer)
         self._stepped.add(id(optimizer))
         return result, self._outcomes.pop(id(optimizer))
+
+
+def _versions(optimizer: Optimizer) -> list[tuple[int, int]]:
+    """Which gradients there are, and how often each was written to."""
+    grads = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
+    return [(id(grad), getattr(grad, "_local_tensor", grad)._version) for grad in grads]

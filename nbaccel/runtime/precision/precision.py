@@ -44,6 +44,9 @@ class Precision:
     def unscale(self, optimizer: Optimizer) -> None:
         """Bring the gradients to their true size, once per step."""
 
+    def forget(self, optimizer: Optimizer) -> None:
+        """Its gradients were cleared, whether a step was made with them or not."""
+
     def step(self, optimizer: Optimizer, closure: Callable[[], Any] | None) -> tuple[Any, Skipped]:
         """One optimizer step. Returns what the optimizer returns, and whether the step was left out."""
         return (optimizer.step() if closure is None else optimizer.step(closure)), False
