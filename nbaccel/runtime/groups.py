@@ -38,6 +38,7 @@ class _Made:
 
     store: tuple[Any, int, int] | None = None
     count: int = 0
+    timeout: timedelta | None = None
     own: GroupRef | None = None
     beside: ClassVar[weakref.WeakValueDictionary[tuple[int, str], dist.ProcessGroup]] = weakref.WeakValueDictionary()
 
@@ -84,6 +85,7 @@ def _make_default_group(backend: str, options: GroupOptions) -> dist.ProcessGrou
         _Made.store = next(iter(rendezvous(place, rank, size, **timeout)))
     store, rank, size = _Made.store
     _Made.count += 1
+    _Made.timeout = options.timeout
     fresh = dist.PrefixStore(f"nbaccel/{_Made.count}", store)  # type: ignore[attr-defined]  # missing in torch's types
     dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, **timeout)
     made = default_group()
@@ -95,6 +97,7 @@ def _make_default_group(backend: str, options: GroupOptions) -> dist.ProcessGrou
 def _adapt(group: dist.ProcessGroup, options: GroupOptions) -> None:
     """What was asked of a group that exists: its timeout can change, the place where its ranks have met cannot."""
     if options.timeout is not None:
+        _Made.timeout = options.timeout
         dist.distributed_c10d._set_pg_timeout(options.timeout, group)
     if options.init_method is not None and (_Made.own is None or _Made.own() is not group):
         warnings.warn(
@@ -104,11 +107,17 @@ def _adapt(group: dist.ProcessGroup, options: GroupOptions) -> None:
         )
 
 
+def asked_timeout() -> timedelta | None:
+    """How long a collective of the default group may wait, None if nobody has said."""
+    return _Made.timeout
+
+
 def leave_group() -> None:
     """Take the default group down; one that somebody else made (a session of workers) is theirs to end and stays."""
     if _Made.own is not None and _Made.own() is not None and _Made.own() is default_group():
         time.sleep(_LAST_GRACE_S)  # a model may hold it last: torch then waits for gloo's threads with the lock held
         dist.destroy_process_group()
+        _Made.timeout = None
     _Made.own = None
 
 

@@ -30,7 +30,8 @@ import cloudpickle
 from cloudpickle import cloudpickle as internals
 
 from nbaccel.wire import shared
-from nbaccel.wire.captures import EVERYWHERE
+from nbaccel.wire.byvalue import reduce_by_value
+from nbaccel.wire.captures import EVERYWHERE, OF_ANY_MODULE, globals_of_classes
 from nbaccel.wire.companions import Companions, Reference, unwrapped
 from nbaccel.wire.parcel import Layout, MemoryFile, Parcel
 from nbaccel.wire.tensors import Storages, reduce_generator, retie_scheduler, storage_from
@@ -91,10 +92,12 @@ def needs_of(value: object) -> frozenset[str]:
     return frozenset(pickler.needs)
 
 
-def can_encode(value: object, *, home: bool = False, by_name: bool = False) -> Exception | None:
+def can_encode(
+    value: object, *, home: bool = False, by_name: bool = False, companions: Mapping[int, Reference] | None = None
+) -> Exception | None:
     """Tries to encode a value, writes nothing; returns what was raised, None if all went well."""
     try:
-        _Pickler(home, by_name, {}).dump(value)
+        _Pickler(home, by_name, companions or {}).dump(value)
     except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         return error
     return None
@@ -263,10 +266,15 @@ class _Pickler(cloudpickle.Pickler):
             if tracker_id in self._peer_classes:
                 return _tracked_class, (tracker_id,)
             self._note_definition(obj, None)
+        else:
+            reduced = reduce_by_value(obj)
+            if reduced is not NotImplemented:
+                self._note_definition(obj, None)
+            return reduced
         return NotImplemented
 
     def _note_definition(self, obj: Any, file: str | None) -> None:
-        obj_name: str = obj.__name__
+        obj_name: str = getattr(obj, "__name__", "")  # a cached partial has none
         if obj.__module__ == "__main__" and self._main.get(obj_name) is obj:
             self._definitions[obj_name] = obj
         if file is not None:
@@ -275,11 +283,12 @@ class _Pickler(cloudpickle.Pickler):
     def _dynamic_function_reduce(self, func: types.FunctionType) -> Any:
         """cloudpickle's way to reduce a function by value."""
         reduced = super()._dynamic_function_reduce(func)
+        _, attributes = reduced[2]
+        attributes["__globals__"] |= globals_of_classes(func)
         if func.__globals__ is self._main and not self._home:
-            _, attributes = reduced[2]
             used = {name: value for name, value in attributes["__globals__"].items() if name not in EVERYWHERE}
             if self._by_name:
-                self.needs.update(name for name in used if not name.startswith("__"))
+                self.needs.update(used.keys() - OF_ANY_MODULE)
             attributes["__globals__"] = {} if self._by_name else used
         return reduced
 

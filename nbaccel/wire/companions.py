@@ -7,10 +7,11 @@ home and is such a copy is referred to, so that the kernel's object keeps its id
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from nbaccel.wire.attributes import Attributes, Noted, differing, note_on
 from nbaccel.wire.tensors import is_sharded, load_module_state, module_state, named_tensors
 
 
@@ -69,10 +70,16 @@ class State:
     Attributes:
         values: what `module_state` or the object's own `state_dict()` gave; None if it cannot come home.
         problem: why not.
+        attributes: what was noted on a module and its parts (see `wire.attributes`).
+        left_out: names of such attributes that cannot be sent.
+        unfit: names of a module's parts that are not what the kernel has.
     """
 
     values: Mapping[str, Any] | None
     problem: str = ""
+    attributes: Attributes = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,14 +112,20 @@ def _load(kind: str, root: Any, state: State) -> str:
     if state.values is None:
         return f"keeps its state from before the run: {state.problem}"
     if kind == "modules":
-        unfit = load_module_state(root, state.values)
-        names = ", ".join(unfit[:5]) + (", ..." if len(unfit) > 5 else "")
-        return f"changed its structure in the workers; not copied back: {names}" if unfit else ""
+        unfit = sorted({*load_module_state(root, state.values), *state.unfit})
+        if unfit:
+            return f"changed its structure in the workers; not copied back: {_listed(unfit)}"
+        note_on(root, state.attributes)
+        return f"got attributes that cannot be sent: {_listed(state.left_out)}" if state.left_out else ""
     try:
         root.load_state_dict(state.values)
     except Exception as error:  # noqa: BLE001 - classes of users check their states in any way
         return f"changed in the workers; its state is not copied back: {error}"
     return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _state_of(kind: str, root: Any) -> State:
@@ -136,23 +149,53 @@ class Arrived:
         self.companions = companions
         self._outlines = _outlines(companions)
         self._parts = dict(_parts(companions))
+        modules = ((reference, root) for reference, root in companions.roots() if reference.kind == "modules")
+        self._modules = {reference: _ArrivedModule(root) for reference, root in modules}
 
     def states(self) -> States:
         """The states to be sent home."""
         states = States()
         for reference, root in self.companions.roots():
-            getattr(states, reference.kind).append(_state_of(reference.kind, root))
+            state, module = _state_of(reference.kind, root), self._modules.get(reference)
+            if module is not None:
+                state = replace(state, attributes=module.noted.changed(root), unfit=module.replaced(root))
+            getattr(states, reference.kind).append(state)
         return states
 
     def references(self) -> dict[int, Reference]:
         """What need not come home, by its id: the kernel has an object that is, or will be, equal."""
-        outlines = _outlines(self.companions)
-        fitting = {root for root, outline in outlines.items() if self._outlines[root] == outline}
+        fitting = {reference for reference, root in self.companions.roots() if self._fits(reference, root)}
         return {
             id(part): reference
             for reference, part in _parts(self.companions)
             if reference._replace(path="") in fitting and self._parts.get(reference) is part
         }
+
+    def _fits(self, reference: Reference, root: Any) -> bool:
+        module = self._modules.get(reference)
+        same_outline = self._outlines[reference] == _OUTLINES[reference.kind](root)
+        return same_outline and (module is None or not module.replaced(root))
+
+
+class _ArrivedModule:
+    """What the parts of a module were and what was noted on them when it arrived."""
+
+    def __init__(self, root: Any) -> None:
+        self._parts = dict(root.named_modules())
+        self.noted = Noted(root)
+
+    def replaced(self, root: Any) -> tuple[str, ...]:
+        """Names of parts that are gone, new, or of another class.
+
+        A part that has changed its own class is the same: that is how sharding works.
+        """
+        parts = dict(root.named_modules())
+        names = self._parts.keys() | parts.keys()
+        return tuple(sorted(name for name in names if not _is_kept(self._parts.get(name), parts.get(name))))
+
+
+def _is_kept(before: Any, now: Any) -> bool:
+    return before is now or type(before) is type(now)
 
 
 def _parts(companions: Companions) -> Iterator[tuple[Reference, Any]]:
@@ -202,8 +245,10 @@ def settle_into(mine: object, theirs: object) -> object:
     torch = sys.modules.get("torch")
     if torch is None or mine is theirs or not isinstance(mine, torch.nn.Module) or type(mine) is not type(theirs):
         return theirs
-    tensors, others = named_tensors(mine), named_tensors(theirs)
-    if {name: tensor.shape for name, tensor in tensors.items()} != {name: one.shape for name, one in others.items()}:
+    if _OUTLINES["modules"](mine) != _OUTLINES["modules"](theirs):
+        return theirs
+    if _ArrivedModule(mine).replaced(theirs):
         return theirs
     load_module_state(mine, module_state(theirs))
+    note_on(mine, differing(mine, theirs))
     return mine

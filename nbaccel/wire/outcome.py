@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbaccel.errors import ShipError
+from nbaccel.wire.attributes import Attributes, sendable
 from nbaccel.wire.codec import Apart, Encoded, can_encode, encode
 from nbaccel.wire.companions import Arrived, Reference, State, States
 from nbaccel.wire.culprit import find_culprit
@@ -17,19 +18,25 @@ from nbaccel.wire.tensors import is_sharded, named_tensors
 class Outcome:
     """A run's value and the states of its companions.
 
-    Module states are copied into the kernel's modules and dropped, optimizer states live on in its optimizers, and
-    the value may be kept for ever: each lies in a file of its own, so that none keeps the memory of the others.
+    Module states are copied into the kernel's modules and dropped; optimizer states and what was noted on modules live
+    on in the kernel's objects, and the value may be kept for ever. Each lies in a file of its own, so that none keeps
+    the memory of the others.
     """
 
     value: Any
     states: States = field(default_factory=States)
 
     def __reduce__(self) -> Any:
+        noted = [state.attributes for state in self.states.modules]
+        modules = [replace(state, attributes={}) for state in self.states.modules]
         lasting = Apart((self.states.optimizers, self.states.schedulers))
-        return _outcome, (Apart(self.states.modules), lasting, Apart(self.value))
+        return _outcome, (Apart(modules), Apart(noted), lasting, Apart(self.value))
 
 
-def _outcome(modules: list[State], lasting: tuple[list[State], list[State]], value: Any) -> Outcome:
+def _outcome(
+    modules: list[State], noted: list[Attributes], lasting: tuple[list[State], list[State]], value: Any
+) -> Outcome:
+    modules = [replace(state, attributes=one) for state, one in zip(modules, noted, strict=True)]
     return Outcome(value, States(modules, *lasting))
 
 
@@ -55,7 +62,7 @@ def encode_outcome(
     except ShipError as error:  # of a sharded tensor, which knows no name for where it was met
         raise ShipError(f"a part of {path}", error.type_name, error.reason, error.remedy) from None
     except Exception as error:
-        if can_encode(value, home=True) is not None:
+        if can_encode(value, home=True, companions=references) is not None:
             raise find_culprit(value, path, error, home=True) from error
     outcome = replace(outcome, states=outcome.states.map(_only_if_sendable))
     return encode(outcome, home=True, companions=references)
@@ -79,20 +86,22 @@ def _states(arrived: Arrived, whole: Callable[[Any], Any] | None) -> States:
     for reference, root in arrived.companions.roots():
         known = getattr(states, reference.kind)
         if known[reference.number].values is None:
-            known[reference.number] = _whole_state(reference.kind, root, whole) or known[reference.number]
+            values = _whole_values(reference.kind, root, whole)
+            if values is not None:
+                known[reference.number] = replace(known[reference.number], values=values, problem="")
     return states
 
 
-def _whole_state(kind: str, root: Any, whole: Callable[[Any], Any]) -> State | None:
+def _whole_values(kind: str, root: Any, whole: Callable[[Any], Any]) -> Mapping[str, Any] | None:
     """None for what is not spread."""
     if kind == "modules":
         tensors = named_tensors(root)
         if not is_sharded(tensors):
             return None
         full = {name: whole(one) if is_sharded(one) else one.detach().cpu() for name, one in tensors.items()}
-        return State({"tensors": full, "training": [part.training for part in root.modules()]})
+        return {"tensors": full, "training": [part.training for part in root.modules()]}
     state = root.state_dict()
-    return State(_joined(state, whole)) if is_sharded(state) else None
+    return _joined(state, whole) if is_sharded(state) else None
 
 
 def _joined(value: Any, whole: Callable[[Any], Any]) -> Any:
@@ -104,5 +113,8 @@ def _joined(value: Any, whole: Callable[[Any], Any]) -> Any:
 
 
 def _only_if_sendable(state: State) -> State:
-    error = can_encode(state, home=True)
-    return state if error is None else State(None, f"{type(error).__name__}: {error}")
+    error = can_encode(state.values, home=True)
+    if error is not None:
+        return State(None, f"{type(error).__name__}: {error}")
+    attributes, left_out = sendable(state.attributes, lambda value: can_encode(value, home=True) is None)
+    return replace(state, attributes=attributes, left_out=left_out)

@@ -39,6 +39,7 @@ class Storages:
         # torch's own way for float8 and the like wants a typed storage back, and these dtypes have none
         self._new_dtypes = self.torch.storage._new_dtypes() if self.torch is not None else set()
         self._numbers: dict[int, int] = {}
+        self._copies: dict[int, Any] = {}
         self._kept: list[Any] = []
         self._shown: dict[int, list[tuple[int, int]]] = {}
 
@@ -73,8 +74,7 @@ class Storages:
         """Reduces a storage to the number of its segment, a typed one (of a tensor) to that and a dtype."""
         if isinstance(storage, self.torch.TypedStorage):
             return _typed, (self._of_tensor(storage._untyped_storage), storage.dtype)
-        if storage.device.type != "cpu":
-            storage = storage.cpu()
+        storage = self._on_cpu(storage)
         number = self._number(storage)
         self._shown.setdefault(storage._cdata, []).append((0, storage.nbytes()))  # met by itself: all of it counts
         return self._by_number, (number,)
@@ -82,7 +82,18 @@ class Storages:
     def _of_tensor(self, storage: Any) -> _OfTensor:
         return _OfTensor(self._by_number, self._number(storage))
 
+    def _on_cpu(self, storage: Any) -> Any:
+        """A storage that can be read; one of a device is copied once, so that what shares it goes on doing so."""
+        if storage.device.type == "cpu":
+            return storage
+        key = storage._cdata
+        if key not in self._copies:
+            self._kept.append(storage)
+            self._copies[key] = storage.cpu()
+        return self._copies[key]
+
     def _number(self, storage: Any) -> int:
+        storage = self._on_cpu(storage)
         key = storage._cdata
         if key not in self._numbers:
             self._kept.append(storage)

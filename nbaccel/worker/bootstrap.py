@@ -29,6 +29,7 @@ from nbaccel.wire.messages import RandomState, Start, WorkerSpec
 from nbaccel.worker.guardian import end_with_parent
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.monitor import Connections, Monitor
+from nbaccel.worker.streams import flush_streams, open_streams
 
 _TRACKERS_GRACE_S = 0.5
 _WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
@@ -89,8 +90,7 @@ def _open_streams(stdout: int, stderr: int) -> None:
         os.dup2(source, target)
         os.close(source)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", "replace", write_through=True)
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", "replace", write_through=True)
+    open_streams()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "stdout"):  # C code's last lines must be seen even if the rank is killed
         libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)
@@ -159,8 +159,7 @@ def _leave(code: int, end: socket.socket) -> None:
         atexit._run_exitfuncs()
         _write_open_files()
         _see_trackers_out()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
     finally:

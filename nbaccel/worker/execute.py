@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +23,9 @@ from nbaccel.wire.parcel import Parcel
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.shell import WorkerShell, last_place, user_frames
 
+_HELD = frozenset((int, float, complex, str))
+"""While code runs, values of these types are kept: a new one soon takes the place of one that is gone, and its id."""
+
 
 @dataclass
 class Executor:
@@ -36,17 +39,16 @@ class Executor:
     gate: InterruptGate
     arrived: bool = False
     _before: Mapping[str, int] = field(default_factory=dict)
+    _held: list[object] = field(default_factory=list)
 
     def run_function(self, message: RunFunction) -> Encoded | None:
         """Call the function. Returns what must be sent back, None when nothing. Raises what the function raises."""
         with _failure_told(message):
             (function, args, kwargs, names), arrived = self._unpack(message.parcel, message.keep)
             self._bind(names, message.keep)
-            self._before, self.arrived = self._identities(), True
+            self._note_before(arrived=True)
             with self.gate.user_code():
-                value = function(*args, **kwargs)
-                if inspect.iscoroutine(value):
-                    value = asyncio.run(value)
+                value = _called(function, args, kwargs)
                 self.shell.events.trigger("post_execute")  # draws the figures that are still open
             name = getattr(function, "__name__", "the function")
             result = _Result(value, f"the value returned by {name}()", message.wants_value, arrived)
@@ -57,18 +59,18 @@ class Executor:
         with _failure_told(message):
             names, arrived = self._unpack(message.parcel, message.keep)
             self._bind(names, message.keep)
-            self._before, self.arrived = self._identities(), True
+            self._note_before(arrived=True)
             self.shell.execution_count = message.execution_count
             with self.gate.user_code():
                 result = self.shell.run_cell(message.source, store_history=False)
             failure = result.error_before_exec or result.error_in_exec
-            if failure is not None:
+            if failure is not None and not _is_good_exit(failure):
                 raise failure
             values = self._named(message.outputs)
             return self._answer(_Result(values, "the outputs", bool(message.outputs), arrived), message)
 
     def _unpack(self, parcel: Parcel, keep: frozenset[str]) -> tuple[Any, Arrived]:
-        self._before, self.arrived = self._identities(), False
+        self._note_before(arrived=False)
         value, companions = decode(parcel, self.shell.user_ns)
         self._bind(companions.definitions, keep)
         return value, Arrived(companions)
@@ -82,6 +84,10 @@ class Executor:
         after = self._identities()
         bound = tuple(name for name, identity in after.items() if self._before.get(name) != identity)
         return bound, tuple(self._before.keys() - after.keys())
+
+    def _note_before(self, *, arrived: bool) -> None:
+        self._before, self.arrived = self._identities(), arrived
+        self._held = [value for value in self.shell.user_ns.values() if type(value) in _HELD]
 
     def _identities(self) -> dict[str, int]:
         """What each name is bound to; not the objects themselves, which must be free to go."""
@@ -106,6 +112,21 @@ class Executor:
         with self.gate.user_code():  # an interrupt must reach those who wait for the others
             encoded: Encoded | None = home.together(make)
         return encoded
+
+
+def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a function returns; None where it ends its rank, as a script does, with `sys.exit()`."""
+    try:
+        value = function(*args, **kwargs)
+        return asyncio.run(value) if inspect.iscoroutine(value) else value
+    except SystemExit as ending:
+        if _is_good_exit(ending):
+            return None
+        raise
+
+
+def _is_good_exit(error: BaseException) -> bool:
+    return isinstance(error, SystemExit) and (error.code is None or (isinstance(error.code, int) and not error.code))
 
 
 @dataclass(frozen=True)
@@ -156,25 +177,33 @@ def _failure_told(message: RunFunction | RunCell) -> Iterator[None]:
 def describe(error: BaseException, shell: WorkerShell, colors: str) -> Failed:
     """Describe an exception so that it can be shown, and where possible rebuilt, in the kernel."""
     now = time.monotonic()
-    kind = type(error)
+    kind, message = type(error), _message(error)
     prefix = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     return Failed(
         mark=LAST,
         type_name=f"{prefix}{kind.__qualname__}",
-        message=str(error),
+        message=message,
         traceback=_rendered(error, shell, colors),
         time_s=now,
         exception=_encoded(error),
-        distributed=_is_distributed(error),
+        distributed=_is_distributed(error, message),
         interrupted=isinstance(error, KeyboardInterrupt),
         place=last_place(error),
     )
 
 
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - the user's exception class is the user's code
+        return f"<its __str__() raised {type(second).__name__}>"
+
+
 def _rendered(error: BaseException, shell: WorkerShell, colors: str) -> tuple[str, ...]:
-    if isinstance(error, KeyboardInterrupt):  # seldom seen, and the Stop button should not wait for fine rendering
-        return tuple(line.rstrip() for line in traceback.format_exception(type(error), error, user_frames(error)))
-    return shell.traceback_of(error, colors or "nocolor")
+    if not isinstance(error, KeyboardInterrupt):  # seldom seen, and the Stop button should not wait for fine rendering
+        with suppress(Exception):  # it asks the user's objects what to show
+            return shell.traceback_of(error, colors or "nocolor")
+    return tuple(line.rstrip() for line in traceback.format_exception(type(error), error, user_frames(error)))
 
 
 def _encoded(error: BaseException) -> Parcel | None:
@@ -189,7 +218,7 @@ def _encoded(error: BaseException) -> Parcel | None:
     return parcel if parcel.file is None else None
 
 
-def _is_distributed(error: BaseException) -> bool:
+def _is_distributed(error: BaseException, message: str) -> bool:
     dist = sys.modules.get("torch.distributed")
     kinds = tuple(filter(None, (getattr(dist, name, None) for name in ("DistError", "DistBackendError"))))
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "gloo" in message.lower())

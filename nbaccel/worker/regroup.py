@@ -135,7 +135,9 @@ def _remedy(model: Any) -> str:
 
 def _restore_timeout(dist: Any) -> None:
     """Forming the group must not take long, but what runs on it may."""
-    timeout = dist.distributed_c10d.default_pg_timeout
+    groups = sys.modules.get("nbaccel.runtime.groups")
+    asked = None if groups is None else groups.asked_timeout()
+    timeout = dist.distributed_c10d.default_pg_timeout if asked is None else asked
     dist.distributed_c10d._set_pg_timeout(timeout, None)
 
 

@@ -34,7 +34,7 @@ from nbaccel.worker.execute import Executor, describe
 from nbaccel.worker.interrupts import InterruptGate
 from nbaccel.worker.regroup import Group
 from nbaccel.worker.shell import make_shell
-from nbaccel.worker.streams import Outbox
+from nbaccel.worker.streams import Outbox, mend_streams
 
 
 class Server:
@@ -72,6 +72,7 @@ class Server:
         if self._has_run:
             self._gate.forget()
         self._has_run = True
+        mend_streams()
         if self._spec.stays:  # a group that this run forms must not meet what an earlier one left in the store
             os.environ["TORCHELASTIC_RESTART_COUNT"] = str(message.number)
         progress.connect(self._show_progress)

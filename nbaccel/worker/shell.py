@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+from IPython.core.autocall import ExitAutocall
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import default
 from traitlets.config import Config
 
 Show = Callable[..., None]
@@ -57,6 +60,13 @@ def _without_widgets(data: Any) -> Any:
     return {kind: content for kind, content in data.items() if kind != _WIDGET_VIEW}
 
 
+class _Exit(ExitAutocall):
+    """`exit` and `quit` end what runs, as in a script."""
+
+    def __call__(self, code: object = None) -> NoReturn:
+        raise SystemExit(code)
+
+
 class WorkerShell(InteractiveShell):
     """A shell without history, prompt or terminal, whose cells' errors are left to the kernel to show."""
 
@@ -65,11 +75,15 @@ class WorkerShell(InteractiveShell):
 
     def showtraceback(self, *args: Any, running_compiled_code: bool = False, **kwargs: Any) -> None:
         """A cell's own error is the kernel's to show; one of a display or a callback is shown, and the cell goes on."""
-        if not running_compiled_code:
+        if not running_compiled_code and not isinstance(sys.exc_info()[1], SystemExit):
             super().showtraceback(*args, running_compiled_code=running_compiled_code, **kwargs)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+    @default("exiter")  # type: ignore[untyped-decorator]
+    def _exiter_default(self) -> ExitAutocall:
+        return _Exit(self)
 
     def connect(self, show: Show) -> None:
         """From now on, what is shown goes to `show(kind, data=, metadata=, transient=, wait=)`."""
@@ -157,6 +171,8 @@ def _make_on_main() -> None:
         colors="nocolor",
     )
     made.set_hook("show_in_pager", _show_help)
+    # what IPython says to somebody who sits at a terminal
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning, append=True)
     sys.displayhook = sys.__displayhook__
     for prompt in ("ps1", "ps2", "ps3"):  # libraries take them for somebody who types
         if hasattr(sys, prompt):

@@ -6,6 +6,7 @@ safe whatever the kernel did before. It also watches: when the kernel goes, ever
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from nbaccel.wire.channel import Channel
-from nbaccel.wire.ends import WorkerEnds
+from nbaccel.wire.ends import STACKS_SIGNAL, WorkerEnds
 from nbaccel.wire.messages import Fork, LeftOut, Preload, TellLeftOut
 from nbaccel.worker import bootstrap, preload
 from nbaccel.worker.guardian import adopt_orphans, end_with_parent, kill_descendants
@@ -66,7 +67,14 @@ class Zygote:
         *numbers, status = descriptors
         ends = WorkerEnds(*numbers)
         me = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # a limit on processes or memory: the other workers must not suffer from it
+            print(f"could not fork a worker: {error}", flush=True)
+            _write_number(status, -(error.errno or errno.EAGAIN))
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
         if pid == 0:
             os.setpgid(0, 0)
             self._forget_kernel()
@@ -145,10 +153,15 @@ def main(channel: int, alive: int, kernel: int) -> None:
         alive: descriptor of a pipe whose other end only the kernel holds.
         kernel: the kernel's process id.
     """
-    gc.disable()  # imports keep what they make: looking for garbage in it would cost a fifth of their time
-    wakeup = _take_place(kernel)
-    preload.first_stage()
-    _serve(channel, alive, wakeup, preload.Ahead())
+    try:
+        gc.disable()  # imports keep what they make: looking for garbage in it would cost a fifth of their time
+        wakeup = _take_place(kernel)
+        preload.first_stage()
+        _serve(channel, alive, wakeup, preload.Ahead())
+    except BaseException:  # noqa: BLE001 - the last resort of a process without a caller
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _end()
 
 
 def main_after_fork(channel: int, alive: int, kernel: int, log: int) -> None:
@@ -160,6 +173,7 @@ def main_after_fork(channel: int, alive: int, kernel: int, log: int) -> None:
             os.dup2(log, stream)
         sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - lives as long as the process
         wakeup = _take_place(kernel)
+        _forget_children()
         preload.take_over_kernel()
         _serve(channel, alive, wakeup, preload.Ahead(()))
     except BaseException:  # noqa: BLE001 - the last resort of a process without a caller
@@ -168,10 +182,19 @@ def main_after_fork(channel: int, alive: int, kernel: int, log: int) -> None:
         _end()
 
 
+def _forget_children() -> None:
+    """What the kernel has started is not for its copies to wait for, nor to end."""
+    for package in ("multiprocessing", "multiprocess"):
+        module = sys.modules.get(f"{package}.process")
+        if module is not None:
+            module._children.clear()
+
+
 def _take_place(kernel: int) -> int:
     """Be out of reach of the kernel's signals, and end when it does. Returns a pipe that tells of ended children."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(STACKS_SIGNAL, signal.SIG_IGN)  # and of the workers' until they can answer it: it would end them
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     adopt_orphans()
     end_with_parent(signal.SIGTERM, kernel)
@@ -181,7 +204,6 @@ def _take_place(kernel: int) -> int:
 def _serve(channel: int, alive: int, wakeup: int, ahead: preload.Ahead) -> None:
     with suppress(EOFError):  # the kernel closed its end: it is gone, or wants another zygote
         Zygote(Channel(socket.socket(fileno=channel)), alive, wakeup, ahead).serve()
-    _end()
 
 
 if __name__ == "__main__":

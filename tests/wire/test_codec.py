@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fnmatch
 import functools
 import gc
 import importlib
@@ -43,7 +44,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "__main__", module)
 
     def run(source: str) -> dict[str, Any]:
-        exec(compile(source, "<cell>", "exec"), module.__dict__)
+        exec(compile(source, "<cell>", "exec", dont_inherit=True), module.__dict__)
         return module.__dict__
 
     return run
@@ -129,6 +130,14 @@ def test_tensors_of_every_kind(tensor: torch.Tensor) -> None:
     assert arrived.requires_grad == tensor.requires_grad
     if not tensor.is_meta:
         assert torch.equal(arrived.to(torch.complex128), tensor.to(torch.complex128))  # float8 cannot be compared
+
+
+def test_a_storage_that_is_not_in_this_processs_memory_is_never_read_there() -> None:
+    nowhere = torch.UntypedStorage(100, device="meta")
+    typed = torch.storage.TypedStorage(wrap_storage=nowhere, dtype=torch.uint8, _internal=True)
+    for storage in (nowhere, typed):  # as a subclass of Tensor on a device brings one
+        with pytest.raises(NotImplementedError, match="no data"):
+            encode(storage)
 
 
 def test_views_still_share_their_storage() -> None:
@@ -224,6 +233,65 @@ def test_by_name_what_surrounds_a_function_travels_with_it(main: Any) -> None:
     encoded = encode(cell["tripled"], by_name=True)
     assert encoded.needs == {"scale"}
     assert decode(encoded.parcel, {"scale": 5})[0](1) == 10
+
+
+@pytest.mark.parametrize(
+    ("decorator", "parameters"),
+    [("cache", (None, False)), ("lru_cache", (128, False)), ("lru_cache(maxsize=3, typed=True)", (3, True))],
+)
+def test_a_cached_function_travels_with_what_it_uses(main: Any, decorator: str, parameters: tuple[Any, bool]) -> None:
+    cell = main(
+        f"import functools\nbase = 1\n@functools.{decorator}\ndef fib(n):\n    'Rabbits.'\n"
+        "    return base if n < 2 else fib(n - 1) + fib(n - 2)\nfib.note = 'mine'\ndef train(): return fib(9)\n"
+    )
+    namespace: dict[str, Any] = {}
+    assert trip(cell["train"], namespace)() == 55
+    there = namespace["fib"]
+    assert there is not cell["fib"]
+    assert tuple(there.cache_parameters().values()) == parameters
+    assert (there.__doc__, there.__name__, there.note, there.__wrapped__.__name__) == ("Rabbits.", "fib", "mine", "fib")
+    encoded = encode(cell["fib"], by_name=True)
+    assert encoded.needs == {"base", "fib"}
+    assert encoded.companions.definitions == {"fib": cell["fib"]}
+
+
+def test_cached_functions_without_a_name_of_the_notebook_travel(main: Any) -> None:
+    cell = main(
+        "import functools\nscale = 3\nclass Net:\n    @functools.cache\n    def go(self, x): return x * scale\n"
+        "def make(own):\n    @functools.cache\n    def inner(x): return x * own\n    return inner\nmade = make(5)\n"
+        "power = functools.cache(functools.partial(pow, 2))\n"
+    )
+    net, made, power = trip([cell["Net"](), cell["made"], cell["power"]])
+    assert (net.go(2), made(2), power(5)) == (6, 10, 32)
+    assert power is not cell["power"]
+    assert trip(fnmatch._compile_pattern) is fnmatch._compile_pattern  # type: ignore[attr-defined]
+
+
+def test_a_new_type_in_an_annotation_travels(main: Any) -> None:
+    cell = main("import typing\nUserId = typing.NewType('UserId', int)\ndef find(user: UserId): return user\n")
+    there = trip(cell["find"]).__annotations__["user"]
+    assert there is not cell["UserId"]
+    assert (there.__supertype__, there.__module__, there.__name__, there(3)) == (int, "__main__", "UserId", 3)
+
+
+def test_names_that_classes_inside_a_function_use_travel(main: Any) -> None:
+    cell = main(
+        "SIZE, STEP, own, Kind = 8, 2, 'the notebook', int\n"
+        "def train():\n    class Net:\n        size = SIZE\n        own = 'the class'\n        again = own\n"
+        "        class Part:\n            kind: Kind = 1\n            def __call__(self, by=STEP): return by\n"
+        "    return Net.size + Net.Part()(), Net.again\n"
+    )
+    namespace: dict[str, object] = {}
+    assert trip(cell["train"], namespace)() == (10, "the class")
+    assert namespace.keys() >= {"SIZE", "STEP", "Kind"}
+    assert "own" not in namespace
+    assert encode(cell["train"], by_name=True).needs == {"SIZE", "STEP", "Kind"}
+    assert decode(encode(cell["train"], home=True).parcel, {})[0]() == (10, "the class")
+
+
+def test_by_name_a_name_between_underscores_is_a_name_like_others(main: Any) -> None:
+    cell = main("__version__ = '1'\ndef tell(): return __version__, __name__, __doc__\n")
+    assert encode(cell["tell"], by_name=True).needs == {"__version__"}
 
 
 def test_by_name_functions_of_modules_need_nothing() -> None:
@@ -426,6 +494,16 @@ def test_an_attribute_of_a_variable_is_named_as_one_would_write_it(main: Any) ->
     found = find_culprit(cell["config"], "`config`", error)
     assert found.path == "`config.lock`"
     assert "Create it in the cell itself." in str(found)
+
+
+def test_what_a_cached_function_uses_is_named(main: Any) -> None:
+    cell = main(
+        "import functools, threading\nlock = threading.Lock()\n@functools.cache\ndef tok(x): return lock\n"
+        "def train(): return tok(1)"
+    )
+    error = can_encode(cell["train"])
+    assert error is not None
+    assert find_culprit(cell["train"], "the function train()", error).path == "`lock`, which tok() uses"
 
 
 def test_a_default_is_named(main: Any) -> None:

@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import threading
+import types
 import warnings
 from typing import Any
 
@@ -127,12 +128,15 @@ def test_kept_results_do_not_keep_the_memory_of_trained_weights() -> None:
     model, optimizer, scheduler = training(300)
     worker = Worker((model, optimizer, scheduler))
     train(*worker.value)
+    worker.value[0].noted = np.ones(10_000)
     gc.collect()
     before = mapped_bytes()
     value, _ = worker.send_home(np.ones(10_000))
     weights_bytes = 2 * 300 * 300 * 4
-    assert mapped_bytes() - before == pytest.approx(2 * weights_bytes + value.nbytes, rel=0.1), "moments and value"
+    assert mapped_bytes() - before == pytest.approx(2 * weights_bytes + 2 * value.nbytes, rel=0.1), "moments and values"
     optimizer.state.clear()
+    assert mapped_bytes() - before == pytest.approx(2 * value.nbytes, rel=0.2)
+    del model.noted
     assert mapped_bytes() - before == pytest.approx(value.nbytes, rel=0.2)
 
 
@@ -191,6 +195,62 @@ def test_a_model_with_a_new_head_comes_home_as_a_copy_and_the_kernels_is_told() 
     assert value is not model
     assert value[1].out_features == 7
     assert problems == ["Sequential changed its structure in the workers; not copied back: 1.bias, 1.weight"]
+
+
+def test_a_model_with_a_part_of_another_class_comes_home_as_a_copy_and_the_kernels_is_told() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
+    worker = Worker(model)
+    with torch.no_grad():
+        worker.value[0].weight.fill_(3)
+    worker.value[1] = torch.nn.GELU()
+    worker.value.extra = torch.nn.Dropout()
+    value, problems = worker.send_home(worker.value)
+    assert value is not model
+    assert type(value[1]) is torch.nn.GELU
+    assert problems == ["Sequential changed its structure in the workers; not copied back: 1, extra"]
+    assert type(model[1]) is torch.nn.ReLU
+    assert model[0].weight.eq(3).all()
+
+
+def test_what_was_noted_on_a_model_comes_home_with_it() -> None:
+    model: Any = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.1))
+    model.history, model.names, model.config = [1.0], {"a", "b"}, types.SimpleNamespace(depth=2)
+    config, names = model.config, model.names
+    worker = Worker(model)
+    theirs = worker.value
+    theirs.best = 0.9
+    theirs.history.append(2.0)
+    theirs[0].seen = {"rows": np.arange(3)}
+    theirs[1] = torch.nn.Dropout(0.5)
+    value, problems = worker.send_home([theirs, theirs[0]])
+    assert value[0] is model
+    assert value[1] is model[0]
+    assert problems == []
+    assert (model.best, model.history, model[0].seen["rows"].tolist()) == (0.9, [1.0, 2.0], [0, 1, 2])
+    assert model[1].p == 0.5
+    assert model.config is config
+    assert model.names is names
+
+
+def test_what_means_nothing_outside_the_run_stays_there() -> None:
+    model = torch.nn.Linear(2, 2)
+    before = set(vars(model))
+    worker = Worker(model)
+    theirs = worker.value
+    theirs.device, theirs.forward, theirs.outputs = torch.device("cpu"), theirs.forward, [torch.ones(2)]
+    theirs._is_prepared = theirs.gradient_checkpointing = True
+    assert worker.send_home(theirs) == (model, [])
+    assert set(vars(model)) == before
+
+
+def test_what_was_noted_and_cannot_be_sent_is_told_and_all_else_comes() -> None:
+    model: Any = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    worker = Worker(model)
+    worker.value.best, worker.value.lock, worker.value[0].lock = 0.9, threading.Lock(), threading.Lock()
+    value, problems = worker.send_home(worker.value)
+    assert value is model
+    assert problems == ["Sequential got attributes that cannot be sent: lock, 0.lock"]
+    assert model.best == 0.9
 
 
 def test_a_copy_that_the_worker_made_is_a_copy_at_home() -> None:
@@ -292,6 +352,21 @@ def test_a_module_that_a_worker_kept_settles_into_the_kernels_own() -> None:
     other = torch.nn.Linear(3, 2)
     assert settle_into(mine, other) is other
     assert settle_into("mine", "theirs") == "theirs"
+
+
+def test_a_module_that_a_worker_kept_brings_what_was_noted_on_it() -> None:
+    mine, theirs = (torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()) for _ in range(2))
+    mine.config, theirs.config = {"depth": 2}, {"depth": 2}
+    config = mine.config
+    theirs[0].best = 0.9
+    theirs.scores = np.ones(2)
+    for _ in range(2):
+        assert settle_into(mine, theirs) is mine
+        assert mine[0].best == 0.9
+        assert mine.scores.tolist() == [1, 1]
+        assert mine.config is config
+    theirs[1] = torch.nn.GELU()
+    assert settle_into(mine, theirs) is theirs
 
 
 def test_companions_count_as_none_without_states() -> None:

@@ -98,6 +98,7 @@ def test_functions_stand_for_the_variables_that_they_use() -> None:
     named = heaviest({"f": functools.partial(train, np.zeros(3), name=np.zeros(9000))}, 1)
     assert named[0] == ("name", 72_000)
     assert heaviest({"f": Holder(images).method}, 1)[0] == ("the object of method()", 8008)
+    assert heaviest({"f": functools.cache(train)}, 1)[1] == ("images", 8000)
 
 
 def a_call(**kwargs: Any) -> Call:
