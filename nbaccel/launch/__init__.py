@@ -13,7 +13,6 @@ from nbaccel.launch.following import Screen, follow, follow_in_background, show
 from nbaccel.launch.inline import run_here
 from nbaccel.launch.job import Job, results_of
 from nbaccel.launch.oneshot import start_job
-from nbaccel.launch.output import policy_for
 from nbaccel.plan import Plan
 
 __all__ = [
@@ -63,8 +62,7 @@ def run(
     """
     if plan.launcher == "inline":
         return run_here(call, plan, resolved)
-    policy = policy_for(resolved.config.output, label)
-    job = start_job(call, plan, resolved, policy, name=name, colors=screen.colors)
+    job = start_job(call, plan, resolved, label, name=name, colors=screen.colors)
     return follow(job, screen)
 
 

@@ -40,7 +40,7 @@ class Feed:
 
     def text(self, rank: int, stream: int, text: str, now: float) -> None:
         if self._closed:
-            self._put(Text(stream, text if rank == 0 else f"[{rank}] {text}"))
+            self._put_late(stream, text if rank == 0 else f"[{rank}] {text}")
             return
         self.log(rank).append(stream, text)
         self._show(self._policy.feed(rank, stream, text, now))
@@ -84,7 +84,10 @@ class Feed:
             self._put(Text(stream, text))
         for log in self._logs.values():
             log.close()
-        self._closed = True
+        self._closed, self._clip = True, Clip()
+
+    def end(self) -> None:
+        """After `close`: whoever shows it need not wait for more."""
         self._backlog.put(None)
 
     def show_late(self, how: Callable[[Event], None]) -> None:
@@ -120,6 +123,15 @@ class Feed:
                 self._put(Text(stream, text))
         if self._clip.overflowing:
             self._policy = self._policy.in_flood()
+
+    def _put_late(self, stream: int, text: str) -> None:
+        """What the run has left behind may go on printing for ever: its beginning is enough."""
+        if self._clip.overflowing:
+            return
+        for piece in self._clip.feed(stream, text):
+            self._put(Text(*piece))
+        if self._clip.overflowing:
+            self._put(Note("what its workers go on printing after its end is left out from here on."))
 
     def _put(self, event: Event) -> None:
         if not self._closed:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
+from nbaccel.errors import RunInterrupted
 from nbaccel.launch.events import Bar, Event, Flood, Lasting, Note, Question, Rich, Text
 from nbaccel.launch.job import Job
 from nbaccel.wire.messages import Reply, Shown
@@ -79,14 +81,25 @@ def follow_in_background(job: Job, screen: Screen, take: Callable[[Any], object]
 def _follow_quietly(job: Job, screen: Screen, take: Callable[[Any], object]) -> None:
     screen.begin(job.ranks)
     screen.watch(job, lasts=False)
-    _show_until_end(job, screen)
-    screen.end()
-    error = None if job.cancelled() else job.exception()
-    screen.handle(job)
+    try:
+        _show_until_end(job, screen)
+        screen.end()
+        error = _bring_home(job, take)
+    finally:
+        screen.handle(job)
     if error is not None:
         screen.text(2, "\n".join(_rendered(error)) + "\n")
-    elif not job.cancelled():
+
+
+def _bring_home(job: Job, take: Callable[[Any], object]) -> BaseException | None:
+    """Returns what went wrong; None also for a job that was cancelled."""
+    try:
         take(job.result())
+    except CancelledError:
+        return None
+    except (Exception, RunInterrupted) as error:  # noqa: BLE001 - a result may refuse to come home in any way
+        return error
+    return None
 
 
 def _rendered(error: BaseException) -> list[str]:

@@ -20,7 +20,8 @@ def installed_path() -> list[str]:
     """`sys.path` without local folders: a `random.py` beside the notebook must not become part of the zygote."""
     script = sys.argv[0] if sys.argv and sys.argv[0] else os.curdir
     local = {os.path.realpath(os.getcwd()), os.path.dirname(os.path.realpath(script))}
-    kept = [entry for entry in sys.path if entry and (is_installed(entry) or os.path.realpath(entry) not in local)]
+    entries = [entry for entry in sys.path if entry and isinstance(entry, str)]  # as imports, which skip all else
+    kept = [entry for entry in entries if is_installed(entry) or os.path.realpath(entry) not in local]
     return kept if _HOME in kept else _with_home(kept)
 
 

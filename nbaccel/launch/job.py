@@ -7,11 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-from nbaccel.errors import CallError, RunCancelledError, RunError, RunInterrupted, name_ranks
+from nbaccel.errors import CallError, RunCancelledError, RunInterrupted, name_ranks
 from nbaccel.launch.call import Call
 from nbaccel.launch.doctor import Report
 from nbaccel.launch.events import Event
@@ -111,7 +112,7 @@ class Job:
 
     def cancelled(self) -> bool:
         """Whether `cancel` has ended it."""
-        return self.done() and self._cancelled
+        return self.done() and isinstance(self._problem, RunCancelledError)
 
     def cancel(self) -> bool:
         """Stop it as the Stop button would. Returns whether it was still running."""
@@ -135,9 +136,12 @@ class Job:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error that `result` would raise, None if all went well. Raises CancelledError, TimeoutError."""
+        self._wait(timeout)
         try:
-            self.values(timeout)
-        except (RunError, KeyboardInterrupt) as error:
+            self.values()
+        except CancelledError:
+            raise
+        except (Exception, RunInterrupted) as error:  # noqa: BLE001 - a result may refuse to come home in any way
             return error
         return None
 
@@ -153,14 +157,17 @@ class Job:
 
     def values(self, timeout: float | None = None) -> dict[int, Any]:
         """What each rank gave back, by rank; trained weights are copied home on the way. Raises as `result`."""
-        if not self._ended.wait(timeout):
-            raise FutureTimeoutError(f"job {self.number} is not done after {timeout:g} s.")
+        self._wait(timeout)
         with self._collecting:
             if self._problem is None and self._values is None:
                 self._collect()
         if self._problem is not None:
             raise self._problem
         return self._values or {}
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self._ended.wait(timeout):
+            raise FutureTimeoutError(f"job {self.number} is not done after {timeout:g} s.")
 
     def rank(self, number: int) -> RankView:
         """One rank of it. Raises CallError for one that is not part of it."""
@@ -181,7 +188,7 @@ class Job:
         """`running`, `stopping`, `done`, `failed` or `stopped`."""
         if not self.done():
             return "stopping" if self._stops else "running"
-        if self._stops or self._cancelled:
+        if isinstance(self._problem, RunInterrupted | RunCancelledError):
             return "stopped"
         return "failed" if self._problem is not None else "done"
 
@@ -269,19 +276,24 @@ class Job:
 
     def finish(self, problem: BaseException | None = None) -> None:
         """It is over. Called by whoever runs it, in the thread that fills the feed."""
-        self.feed.close()
-        if self.run is not None and self.run.interrupted:
-            cancelled = RunCancelledError(f"job {self.number} ({self.name}) was cancelled")
-            problem = cancelled if self._cancelled else RunInterrupted(self.run.places())
-        elif problem is None and self.run is not None:
-            problem = self.run.error()
-        self._problem = problem
+        self._problem = self._verdict(problem)
         self._until_s = time.monotonic()
+        self.feed.close()
         with self._collecting:
             self._ended.set()
             callbacks, self._callbacks = self._callbacks, []
+        self.feed.end()  # only now: whoever has seen all of it finds the job done
         for function in callbacks:
             self._call_back(function)
+
+    def _verdict(self, problem: BaseException | None) -> BaseException | None:
+        run = self.run
+        was_stopped = run.interrupted if run is not None else self.was_stopped and problem is None
+        if was_stopped and self._cancelled:
+            return RunCancelledError(f"job {self.number} ({self.name}) was cancelled")
+        if was_stopped:
+            return RunInterrupted(run.places() if run is not None else None)
+        return run.error() if problem is None and run is not None else problem
 
     def _call_back(self, function: Callable[[Job], object]) -> None:
         try:
@@ -294,6 +306,8 @@ class Job:
         call: Call = self.run.call
         try:
             self._values = {rank: call.receive(parcel) for rank, parcel in self.run.parcels().items()}
+        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code; there is no second try
+            self._problem = error
         finally:
             call.close()
 

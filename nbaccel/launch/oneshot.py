@@ -11,7 +11,7 @@ from nbaccel.config import Resolved
 from nbaccel.errors import LaunchError, WorkerDiedError, WorkerError
 from nbaccel.launch.call import Call, report
 from nbaccel.launch.job import Job
-from nbaccel.launch.output import Policy
+from nbaccel.launch.output import policy_for
 from nbaccel.launch.recording import record
 from nbaccel.launch.run import Run
 from nbaccel.launch.starter import STARTERS
@@ -38,7 +38,7 @@ class OneShot:
             problem = error
         finally:
             self._job.finish(problem)
-            if self._job.run is None or self._job.run.error() is not None or self._job.was_stopped:
+            if self._job.state != "done":
                 self._call.close()
 
     def _try_all(self) -> None:
@@ -64,14 +64,15 @@ class OneShot:
         starter = STARTERS[self._plan.launcher]()
         start = partial(start_workers, starter, self._plan, self._resolved, self._around, attempt=attempt)
         team = Team(start, None)
-        run = Run(self._call, self._job.ranks, self._job.feed, self._resolved.config.timeout)
+        world_size = self._plan.world_size
+        run = Run(self._call, self._job.ranks, self._job.feed, self._resolved.config.timeout, world_size=world_size)
         team.submit(run)
         self._job.attach(team, run)
         try:
             team.work()
         finally:
             starter.close()
-        if team.never_began() and not self._job.was_stopped:
+        if team.could_not_begin() and run.timed_out is None and not self._job.was_stopped:
             raise starter.stillborn()
         return run
 
@@ -80,15 +81,25 @@ def start_job(
     call: Call,
     plan: Plan,
     resolved: Resolved,
-    policy: Policy,
+    label: Callable[[int], str] | None = None,
     *,
     name: str,
     colors: str,
     select: Callable[[dict[int, Any]], Any] = lambda values: values,
 ) -> Job:
-    """Start a call on fresh workers; returns at once."""
+    """Start a call on fresh workers; returns at once.
+
+    Args:
+        call: what to run.
+        plan: on which workers.
+        resolved: the configuration that the plan was made of.
+        label: makes the prefix of another rank's lines.
+        name: what runs, for people.
+        colors: IPython's colour scheme for tracebacks, empty for plain ones.
+        select: makes the job's result of what each rank gave back.
+    """
     ranks = tuple(plan.topology(local).rank for local in range(plan.local_world_size))
-    job = Job(name, ranks, policy, select=select)
+    job = Job(name, ranks, policy_for(resolved.config.output, label, main=ranks[0]), select=select)
     job.plan = plan
     heavy = report(call)
     if heavy:

@@ -204,7 +204,7 @@ def policy_for(mode: str, label: Callable[[int], str] | None = None, main: int =
     Args:
         mode: its name.
         label: makes the prefix of another rank's lines.
-        main: the rank that is shown as it is; rank 0 unless a run leaves that out.
+        main: the rank that is shown as it is; rank 0 unless a run leaves that out, or it is on another machine.
     """
     kinds: dict[str, type[Policy]] = {"auto": Auto, "all": All, "ranks": All, "main": Policy}
     return kinds[mode](main=main) if label is None else kinds[mode](label, main)

@@ -25,7 +25,7 @@ class Run:
         keep: names that the workers keep if they have them (see `RunFunction`).
         names: names of the notebook that come along.
         in_session: whether its workers go on living.
-        world_size: ranks of the team; 0 if all of them take part.
+        world_size: ranks of the team, those on other machines included; 0 if all of them take part.
         on_end: called once, by the thread that watches over the workers.
         number: in its team, from 1.
         began_s: when the workers were told; None before.

@@ -61,6 +61,7 @@ class LiveSession:
         self._jobs: dict[Run, Job] = {}
         self._lock = threading.Lock()
         self._may_try_again = False
+        self._loss = ""  # how the variables got lost, until somebody has been told
         record(resolved, logging.getLogger(__name__).warning)
         self._team, self._thread = self._new_team()
 
@@ -84,11 +85,11 @@ class LiveSession:
         starter.close()
         if not team.never_began():
             self._may_try_again = True
-        elif self._may_try_again:  # the zygote died, and the workers with it: the next one is as good
-            self._may_try_again = False
+        elif team.could_not_begin():
+            if not self._may_try_again:
+                return
+            self._may_try_again = False  # the zygote died, and the workers with it: the next one is as good
             starter.stillborn()
-        else:
-            return
         with self._lock:
             if team is self._team and not self.closed:
                 self._team, self._thread = self._new_team()
@@ -98,6 +99,7 @@ class LiveSession:
         with self._lock:
             if team is self._team and not team.never_began() and not self.closed:
                 self._may_try_again = True
+                self._loss = "" if team.busy else team.broken  # the runs that are under way say so themselves
                 self._team, self._thread = self._new_team()
 
     # running
@@ -123,13 +125,16 @@ class LiveSession:
             self._jobs[run] = job
             job.plan = self.plan
             job.run = run  # before it begins: it may be over before this thread gets on
+            if job.number and self._loss:
+                job.feed.note(f"the session was started again ({self._loss}): the variables of its workers are gone.")
+                self._loss = ""
             accepted = not self.closed and team.submit(run)
         if not accepted:
             del self._jobs[run]
             call.close()
-            if not self.closed and team.never_began():
+            if not self.closed and team.could_not_begin():
                 raise self._early_end(team)
-            raise StateError(f"this session has ended{_epitaph(team)}. Start another one.")
+            raise _ended(team)
         job.attach(team, run)
 
     def _note_end(self, team: Team, ledger: Ledger, run: Run) -> None:
@@ -148,7 +153,7 @@ class LiveSession:
             run.call.close()
 
     def _early_end(self, team: Team) -> LaunchError:
-        if team.never_began():
+        if team.could_not_begin():
             return self._starter.stillborn()
         return LaunchError(f"the session ended before the call had come to its end{_epitaph(team)}.")
 
@@ -179,19 +184,26 @@ class LiveSession:
             come.set()
 
         if not self._team.examine(take) or not come.wait(_REPORT_PATIENCE_S):
-            raise StateError(f"this session has ended{_epitaph(self._team)}. Start another one.")
+            raise _ended(self._team)
         return answers[0]
 
     # ending
 
     def restart(self) -> None:
-        """End the workers now and start fresh ones; their variables are gone."""
+        """End the workers now and start fresh ones; their variables are gone. Raises StateError after `close`."""
+        self._check_open()
         old, thread = self._team, self._thread
         old.close(NOW)
         thread.join(_END_PATIENCE_S)
         with self._lock:
+            self._check_open()  # another thread may have closed it meanwhile
+            self._loss = ""
             if self._team is old:
                 self._team, self._thread = self._new_team()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise _ended(self._team)
 
     def close(self) -> None:
         """End the workers; what runs is stopped. Calling it again does nothing."""
@@ -199,6 +211,10 @@ class LiveSession:
         self._team.close(NOW if self._team.busy else GOODBYE)
         if threading.current_thread() is not self._thread:
             self._thread.join(_END_PATIENCE_S)
+
+
+def _ended(team: Team) -> StateError:
+    return StateError(f"this session has ended{_epitaph(team)}. Start another one.")
 
 
 def _epitaph(team: Team) -> str:

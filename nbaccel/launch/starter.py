@@ -22,10 +22,12 @@ class Starter:
 
     def __init__(self) -> None:
         self._source: zygote.Zygote = zygote.shared()
+        self._started: list[ProcessHandle] = []
 
     def start(self, ends: Sequence[WorkerEnds]) -> list[ProcessHandle]:
         """Ask for workers; returns before they exist. Raises LaunchError if there is nobody to ask."""
         started: list[ProcessHandle] = []
+        self._started = started
         try:
             self._source.follow(sys.modules)
             for one in ends:
@@ -44,7 +46,13 @@ class Starter:
         """The team is gone: let go of what was made for it alone."""
 
     def stillborn(self, reason: str = "") -> LaunchError:
-        """The error for workers that never came to life. The zygote that should have made them is not asked again."""
+        """The error for workers that never came to life. The zygote that should have made them is not asked again.
+
+        Unless the system has refused: the zygote is well then, and the workers of other launches live by it.
+        """
+        refusal = next((one.refusal for one in self._started if one.refusal), "")
+        if refusal:
+            return LaunchError(f"the workers could not be started.\n{refusal}")
         zygote.forget(self._source)
         return LaunchError("\n".join(filter(None, ["the workers could not be started.", reason, self._source.log()])))
 
@@ -55,6 +63,7 @@ class ForkStarter(Starter):
     def __init__(self) -> None:
         check_fork()
         self._source = ForkedZygote()
+        self._started = []
 
     def import_ahead(self, modules: Sequence[str]) -> None:
         """There is no next launch from this copy of the kernel."""

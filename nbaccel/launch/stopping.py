@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from nbaccel.errors import name_ranks
 
 Whom = TypeVar("Whom")
 
@@ -19,11 +21,31 @@ FAILURE: Steps = ((0.25, signal.SIGINT), (0.5, signal.SIGTERM), (0.75, signal.SI
 INTERRUPT_KEEPING: Steps = ((0.0, signal.SIGINT), (2.0, signal.SIGTERM), (2.4, signal.SIGKILL))
 """In a session, whose variables are worth some patience."""
 FAILURE_KEEPING: Steps = ((0.25, signal.SIGINT), (2.0, signal.SIGTERM), (2.5, signal.SIGKILL))
-GOODBYE: Steps = ((30.0, signal.SIGTERM), (30.5, signal.SIGKILL))
-"""After a good end: threads and exit handlers may take their time; a checkpoint may still be on its way to the disk."""
+GOODBYE: Steps = ((600.0, signal.SIGTERM), (600.5, signal.SIGKILL))
+"""After a session, for whose workers nobody waits: a checkpoint may still be on its way to the disk."""
+LATE_GOODBYE: Steps = ((30.0, signal.SIGTERM), (30.5, signal.SIGKILL))
+"""After a good end, once the run's `timeout` is over. Without one its threads and exit handlers take what they need."""
 SLOW_GOODBYE_S = 3.0
 """After this the user is told what is being waited for."""
 NOW: Steps = ((0.0, signal.SIGKILL),)
+
+
+def still_waits(ranks: Sequence[int]) -> str:
+    """What the user is told of ranks that have not ended yet."""
+    wait = "waits" if len(ranks) == 1 else "wait"
+    return (
+        f"the code has come to its end; {name_ranks(ranks)} still {wait} for threads or exit handlers "
+        "(Stop ends them now, and the result is kept)."
+    )
+
+
+def cut_off(ranks: Sequence[int], steps: Steps) -> str:
+    """What the user is told of ranks that are ended by the clock."""
+    were = "was" if len(ranks) == 1 else "were"
+    return (
+        f"the code has come to its end; {name_ranks(ranks)} {were} ended {steps[0][0]:g} s later, and what threads or "
+        "exit handlers there had not finished is lost."
+    )
 
 
 @dataclass

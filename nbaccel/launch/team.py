@@ -6,22 +6,35 @@ A one-shot team ends with its run; the team of a session stays for the next one.
 
 from __future__ import annotations
 
+import logging
 import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from signal import SIGINT, SIGKILL, Signals
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
 
-from nbaccel.errors import LaunchError, RunTimeoutError, WorkerDiedError, name_ranks
+from nbaccel.errors import LaunchError, RunTimeoutError, WorkerDiedError
 from nbaccel.launch.doctor import Examination, Report
 from nbaccel.launch.events import Text
 from nbaccel.launch.inbox import Inbox
 from nbaccel.launch.order import Item, Marked
 from nbaccel.launch.regrouping import Meeting, Regrouping
 from nbaccel.launch.run import Run
-from nbaccel.launch.stopping import FAILURE, FAILURE_KEEPING, GOODBYE, NOW, SLOW_GOODBYE_S, Press, Pressing, Steps
+from nbaccel.launch.stopping import (
+    FAILURE,
+    FAILURE_KEEPING,
+    GOODBYE,
+    LATE_GOODBYE,
+    NOW,
+    SLOW_GOODBYE_S,
+    Press,
+    Pressing,
+    Steps,
+    cut_off,
+    still_waits,
+)
 from nbaccel.launch.worker import Worker
 from nbaccel.wire.messages import (
     LAST,
@@ -117,8 +130,14 @@ class Team:
             self._end(problem)
 
     def never_began(self) -> bool:
-        """Whether no worker came to life: whoever was to start them had gone meanwhile."""
-        return all(worker.process.pid is None for worker in self.workers)
+        """Whether the workers did not come to life: whoever was to start them had gone, or the system refused one."""
+        refused = any(worker.process.refusal for worker in self.workers)
+        return refused or all(worker.process.pid is None for worker in self.workers)
+
+    def could_not_begin(self) -> bool:
+        """The same, but not where the workers were given up before anybody could start them."""
+        gone = not self.workers or any(worker.process.is_stillborn for worker in self.workers)
+        return gone and self.never_began()
 
     def _turn(self) -> None:
         self._wait()
@@ -193,6 +212,9 @@ class Team:
     def _stop(self, run: Run, steps: Steps, now: float) -> None:
         if run.ended:
             return
+        if len(run.done) == len(run.ranks):  # the result is there: only its goodbye is cut short
+            self._close(NOW, now)
+            return
         run.interrupted = True
         if run in self._pending:
             self._pending.remove(run)
@@ -222,8 +244,8 @@ class Team:
         if self._regrouping is not None:
             self._finish(run)
             self._regrouping.consider(run)
-        elif len(run.done) == len(run.ranks):
-            self._close(GOODBYE, now)
+        elif not self._pressing.concerns(run):
+            self._dismiss()
             self._goodbye_s = now
 
     # reading
@@ -234,7 +256,7 @@ class Team:
         if self._may_read(worker):
             for stream, descriptor in tuple(worker.pipes.items()):
                 if descriptor in self._ready:
-                    self._take(worker, worker.read_pipe(stream) or [], now)
+                    self._take(worker, worker.read_pipe(stream), now)
         if worker.monitored and worker.monitor.fileno() in self._ready:
             self._hear_monitor(worker, now)
         if not worker.left and worker.channel.fileno() in self._ready:
@@ -314,7 +336,9 @@ class Team:
             run.died = WorkerDiedError(worker.rank, worker.process.status, worker.last_output)
             if self._regrouping is None:
                 self._press(run, FAILURE, now)
-        if self._regrouping is not None and not self._closing:
+        if worker.process.refusal:
+            self._close(NOW, now)
+        elif self._regrouping is not None and not self._closing:
             self._break(
                 "its workers did not start" if worker.process.pid is None else f"rank {worker.rank} is gone", now
             )
@@ -333,19 +357,30 @@ class Team:
         if self._goodbye_s is None or now - self._goodbye_s < SLOW_GOODBYE_S:
             return
         self._goodbye_s = None
-        staying = [worker.rank for worker in self.workers if not worker.exited]
-        for run in set(self.busy.values()) if staying else ():
-            run.feed.note(
-                f"the code has come to its end; {name_ranks(staying)} still {'waits' if len(staying) == 1 else 'wait'} "
-                f"for threads or exit handlers (at most {GOODBYE[0][0]:.0f} s; Stop ends them now)."
-            )
+        staying = self._staying()
+        if staying:
+            self._say(still_waits(staying))
+
+    def _staying(self) -> list[int]:
+        return [worker.rank for worker in self.workers if not worker.exited]
+
+    def _say(self, text: str) -> None:
+        """Tell the user, in the log where no cell waits."""
+        for run in set(self.busy.values()):
+            run.feed.note(text)
+        if not self.busy:
+            logging.getLogger(__name__).warning(text)
 
     def _check_time(self, now: float) -> None:
         self._tell_slow_goodbye(now)
         for run in set(self.busy.values()):
             run.feed.tick(now)
             late = run.timeout_s is not None and run.began_s is not None and now - run.began_s > run.timeout_s
-            if late and not run.is_late and not self._pressing.concerns(run):
+            if not late or self._pressing.concerns(run):
+                continue
+            if run.all_answered:
+                self._close(LATE_GOODBYE, now)
+            elif not run.is_late:
                 run.is_late = True
                 self._examine(lambda report, run=run: self._time_out(run, report), now)  # type: ignore[misc]
         if self._examination is not None and self._examination.is_ready(now):
@@ -357,7 +392,7 @@ class Team:
                 self._break(problem, now)
 
     def _time_out(self, run: Run, report: Report) -> None:
-        if run.ended:
+        if run.ended or run.all_answered or self._pressing.concerns(run):  # meanwhile
             return
         run.timed_out = RunTimeoutError(run.timeout_s or 0.0, run.unfinished, report.text())
         steps = FAILURE if self._regrouping is None else FAILURE_KEEPING
@@ -367,18 +402,22 @@ class Team:
         """Begin to press a run's ranks to end; those of a one-shot team that have answered are told to exit."""
         self._pressing.begin(run.ranks, steps, run, now)
         if self._regrouping is None:
-            self._closing = True
-            for worker in self.workers:
-                worker.send(Exit())
+            self._dismiss()
 
     def _close(self, steps: Steps, now: float) -> None:
+        self._dismiss()
+        self._pressing.begin((worker.rank for worker in self.workers), steps, None, now)
+
+    def _dismiss(self) -> None:
+        """Tell the workers to exit once they are through, which may take them long."""
         self._closing = True
         for worker in self.workers:
             worker.send(Exit())
-        self._pressing.begin((worker.rank for worker in self.workers), steps, None, now)
 
     def _advance(self, now: float) -> None:
         for press, number in self._pressing.due(now):
+            if press.whom is None and number == SIGTERM:
+                self._say(cut_off(self._staying(), press.escalation.steps))
             self._signal(press, number)
         if self._pressing.is_exhausted and self._closing:
             for worker in self.workers:

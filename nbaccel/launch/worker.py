@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
+import termios
 from contextlib import suppress
 
 from nbaccel.launch.order import Item, Order
@@ -53,15 +56,15 @@ class Worker:
         monitor = [self.monitor.fileno()] if self.monitored else []
         return [self.process.fileno(), *monitor, *([*channel, *self.pipes.values()] if with_output else ())]
 
-    def read_pipe(self, stream: int) -> list[Item] | None:
-        """Read what is there, None when nothing is; at its end a pipe is closed and forgotten."""
+    def read_pipe(self, stream: int, most_bytes: int = _READ_BYTES) -> list[Item]:
+        """Read what is there; at its end a pipe is closed and forgotten."""
         try:
-            data = os.read(self.pipes[stream], _READ_BYTES)
+            data = os.read(self.pipes[stream], most_bytes)
         except BlockingIOError:
-            return None
+            return []
         if not data:
             os.close(self.pipes.pop(stream))
-            return None
+            return []
         return self.order.text(stream, data)
 
     def note_output(self, text: str) -> None:
@@ -69,11 +72,12 @@ class Worker:
         self.last_output = (self.last_output + text)[-_LAST_OUTPUT_CHARACTERS:]
 
     def drain(self) -> list[Item]:
-        """All text that is in the pipes; does not wait for more, since a grandchild may hold them open."""
+        """All text that is in the pipes by now, and no more: a grandchild may hold them open and go on writing."""
         items: list[Item] = []
-        for stream in tuple(self.pipes):
-            while (got := self.read_pipe(stream)) is not None:
-                items += got
+        for stream, descriptor in tuple(self.pipes.items()):
+            waiting = _waiting_bytes(descriptor)
+            if waiting:
+                items += self.read_pipe(stream, waiting)
         return items
 
     def send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
@@ -107,3 +111,8 @@ class Worker:
         self.monitor.close()
         self._stacks.close()
         self.process.close()
+
+
+def _waiting_bytes(pipe: int) -> int:
+    """How much can be read at once."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

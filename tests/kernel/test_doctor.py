@@ -55,6 +55,13 @@ def test_a_long_epoch_is_no_hang(kernel: Kernel) -> None:
     assert answer.notes() == ""
 
 
+def test_a_rank_that_still_starts_can_be_asked(kernel: Kernel) -> None:
+    kernel.ok("import time\njob, said = nbaccel.submit(lambda: 5, num_processes=1, start_method='spawn'), []")
+    kernel.ok("while not job.pids(): time.sleep(0.001)\njob.examine(said.append)")
+    assert kernel.value("job.result(60)") == 5
+    assert kernel.value("len(said)") == 1
+
+
 def test_stacks_at_any_time(kernel: Kernel) -> None:
     kernel.ok("%accelerate start -n 2")
     kernel.ok("%%accelerate --ranks 1 --background nap\nimport time\ndef napping():\n    time.sleep(30)\nnapping()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -104,6 +105,39 @@ def test_a_timeout_ends_the_run_and_names_who_was_not_done(kernel: Kernel) -> No
     answer = kernel.run("%%accelerate -n 2 --timeout 1\nimport os, time\nif os.environ['RANK'] == '1': time.sleep(60)")
     assert "RunTimeoutError" in answer.error
     assert "rank 1 had not finished" in answer.error
+    assert settled(kernel)
+
+
+LATE = """
+from nbaccel.launch import doctor
+patience, doctor._PATIENCE_S = doctor._PATIENCE_S, 30.0
+def late(at, fails):  # a rank that does not show its stack is looked at for long
+    import signal, time
+    signal.signal(signal.SIGRTMIN, signal.SIG_IGN)
+    time.sleep(max(0.0, at - time.monotonic()))
+    if fails: raise ValueError("its own error")
+    return 42
+try: print(notebook_launcher(late, (time.monotonic() + 5.0, {fails}), num_processes=2, timeout=3.0))
+finally: doctor._PATIENCE_S = patience
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_comes_while_the_late_ranks_are_looked_at_counts(kernel: Kernel, fails: bool) -> None:
+    kernel.ok("import time\nnotebook_launcher(lambda: 1, num_processes=2)")  # what follows is to start fast
+    answer = kernel.run(LATE.replace("{fails}", str(fails)))
+    assert ("WorkerError" in answer.error and "its own error" in answer.error) if fails else answer.text() == "42\n"
+    assert settled(kernel)
+
+
+def test_a_timeout_before_the_workers_are_born_leaves_the_zygote_alone(kernel: Kernel) -> None:
+    kernel.ok("import os, signal\nfrom nbaccel.launch import zygote\nbusy = zygote.shared()")
+    kernel.ok("notebook_launcher(lambda: 1)\nos.kill(busy.pid, signal.SIGSTOP)")
+    error = kernel.run("notebook_launcher(print, num_processes=2, timeout=0.2)").error
+    kernel.ok("os.kill(busy.pid, signal.SIGCONT)")
+    assert "RunTimeoutError" in error
+    assert "ranks 0 and 1 had not finished" in error
+    assert kernel.value("(zygote.current() is busy, notebook_launcher(lambda: 5, num_processes=2))") == (True, 5)
     assert settled(kernel)
 
 
@@ -236,6 +270,36 @@ def test_a_hung_zygote_does_not_hold_the_cell(kernel: Kernel) -> None:
     assert settled(kernel)
 
 
+WITHOUT_FORKS = """
+import os, resource
+if os.getuid() == 0: os.setuid(54321)  # the limit does not bind root
+resource.setrlimit(resource.RLIMIT_NPROC, (0, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a running process is read")
+def test_a_fork_that_the_system_refuses_is_told_and_costs_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "without_forks.py").write_text(WITHOUT_FORKS)
+    with running_kernel(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}") as kernel:
+        kernel.ok(
+            "import nbaccel, os, time\nfrom nbaccel.launch import zygote\ndef work():\n"
+            f"    while not os.path.exists({str(tmp_path / 'end')!r}): time.sleep(0.05)\n    return 5\n"
+            "busy = zygote.shared()\njob = nbaccel.submit(work, num_processes=1)"
+        )
+        assert wait_until(lambda: len(kernel.children()) == 2, 30)
+        limits = Path(f"/proc/{kernel.value('busy.pid')}/limits")
+        kernel.ok("busy.import_ahead(['without_forks'])")
+        assert wait_until(lambda: bool(re.search(r"Max processes +0 ", limits.read_text())), 60)
+        for launch in ("nbaccel.notebook_launcher(print, num_processes=2)", "nbaccel.Session(2)"):
+            error = kernel.run(launch).error
+            assert "LaunchError: the workers could not be started." in error
+            assert "The system refused to make another process: Resource temporarily unavailable" in error
+        kernel.ok("busy.import_ahead(['this'])")
+        assert wait_until(lambda: "could not try out what to import ahead" in kernel.value("busy.log()"), 30)
+        (tmp_path / "end").touch()
+        assert kernel.value("(job.result(30), zygote.current() is busy)") == (5, True)
+
+
 def test_a_rank_that_interrupts_itself_has_failed(kernel: Kernel) -> None:
     kernel.ok("def stops(): raise KeyboardInterrupt('enough')")
     assert (
@@ -261,6 +325,16 @@ def test_a_broken_repr_is_shown_and_the_cell_goes_on(kernel: Kernel) -> None:
     )
     assert "broken repr" in answer.text() + answer.text("stderr")
     assert kernel.value("after") == 5
+
+
+def test_an_exception_that_cannot_say_what_it_is_is_told(kernel: Kernel) -> None:
+    kernel.ok(
+        "class Bad(RuntimeError):\n    def __str__(self): raise LookupError\n    __repr__ = __str__\n"
+        "def fails():\n    raise Bad"
+    )
+    error = kernel.run("notebook_launcher(fails, num_processes=1)").error
+    assert "rank 0 of 1 failed: Bad: <its __str__() raised LookupError>" in error
+    assert "raise Bad" in re.sub(r"\x1b\[[\d;]*m", "", error)
 
 
 def test_a_child_that_floods_does_not_hold_the_cell(kernel: Kernel) -> None:

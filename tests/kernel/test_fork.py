@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from harness import Kernel, wait_until
 
 
@@ -71,3 +73,15 @@ def test_a_fork_waits_for_an_import_in_another_thread(fresh_kernel: Kernel, tmp_
         "importing = threading.Thread(target=__import__, args=('slow_to_import',))\nimporting.start()\ntime.sleep(0.2)"
     )
     assert fresh_kernel.value("nbaccel.notebook_launcher(there, num_processes=1, start_method='fork')") is True
+
+
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+def test_children_of_the_kernel_are_left_alone(fresh_kernel: Kernel, package: str) -> None:
+    fresh_kernel.ok(
+        f"import nbaccel, {package}, time\npool = {package}.Pool(2)\nresult = pool.map_async(time.sleep, [1.5, 1.5])\n"
+        "running = [one.pid for one in pool._pool]"
+    )
+    answer = fresh_kernel.ok("nbaccel.notebook_launcher(lambda: 1, num_processes=2, start_method='fork')")
+    assert answer.text("stderr") == ""
+    assert fresh_kernel.value("(result.get(20), [one.pid for one in pool._pool] == running)") == ([None, None], True)
+    fresh_kernel.ok("pool.terminate()")

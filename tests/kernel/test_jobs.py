@@ -95,6 +95,57 @@ def test_the_error_of_a_background_job_is_seen_in_its_cell_and_raised_by_result(
     assert "WorkerError" in texts[second]
 
 
+THERE_ALONE = """
+def make():
+    import pathlib, sys, tempfile
+    folder = tempfile.mkdtemp()
+    pathlib.Path(folder, "there_alone.py").write_text("class Thing: pass")
+    sys.path.append(folder)
+    import there_alone
+    return there_alone.Thing()
+"""
+
+
+def test_a_result_that_cannot_come_home_is_the_error_of_a_background_job(kernel: Kernel) -> None:
+    kernel.ok(THERE_ALONE)
+    first = kernel.start("import time\njob = nbaccel.submit(make, num_processes=1)\njob")
+    kernel.finish(first)
+    second = kernel.start("error = job.exception(20)\nprint(repr(error))\ntime.sleep(0.5)\nprint('over')")
+    texts = collected(kernel, [first, second], "over")
+    assert "ModuleNotFoundError" in texts[second]
+    assert "ModuleNotFoundError: No module named 'there_alone'" in texts[first]
+    assert "Traceback" not in texts[first]
+    assert kernel.value("job.state") == "failed"
+    assert "there_alone" in kernel.run("job.result()").error
+
+
+SLOW_TO_REBUILD = """
+import time
+from nbaccel.notebook.screen import PlainScreen
+
+class Slow(Exception):
+    def __setstate__(self, state): time.sleep(0.5)
+
+def fails():
+    error = Slow("wrong")
+    error.detail = 1
+    raise error
+
+class Watching(PlainScreen):
+    states = []
+    def watch(self, job, *, lasts): self.job = job
+    def end(self): self.states.append(self.job.state)
+    def handle(self, job): self.states.append(job.state)
+"""
+
+
+def test_whoever_has_seen_all_of_a_job_finds_it_done(kernel: Kernel) -> None:
+    kernel.ok(SLOW_TO_REBUILD)
+    kernel.ok("job = nbaccel.submit(fails, num_processes=1, screen=Watching())")
+    assert wait_until(lambda: kernel.value("len(Watching.states)") == 3, 20)
+    assert kernel.value("Watching.states") == ["running", "failed", "failed"]
+
+
 def test_jobs_of_a_session_run_side_by_side_on_different_ranks(kernel: Kernel) -> None:
     kernel.ok("import time\nsession = nbaccel.Session(2)\nstarted = time.monotonic()")
     kernel.ok(
@@ -184,6 +235,17 @@ def test_progress_of_all_ranks_is_one_block(kernel: Kernel) -> None:
     last = [o["content"]["data"] for o in answer.outputs if "display" in o["type"]][-1]
     assert last["text/html"].count('role="progressbar"') == 2
     assert last["text/plain"].count("20/20") == 2
+
+
+def test_a_bar_that_moves_while_another_ones_message_is_written_hangs_nobody(kernel: Kernel) -> None:
+    kernel.ok(
+        "%%accelerate -n 2\nimport gc, time\nfrom nbaccel import tqdm\n"
+        "bars = [tqdm(total=50, mininterval=0) for _ in range(2)]\n"
+        "def move(phase, info): bars[1].update(0) or bars[1].refresh()\n"
+        "gc.callbacks.append(move)\nbefore = gc.get_threshold()\ngc.set_threshold(1)\n"
+        "for _ in range(50):\n    bars[0].update()\n    time.sleep(0.03)\n"
+        "gc.set_threshold(*before)\ngc.callbacks.remove(move)\nprint('done')"
+    )
 
 
 def test_a_plain_progress_bar_stays_one_line(kernel: Kernel) -> None:

@@ -260,6 +260,20 @@ def test_restarts_tell_the_attempt(kernel: Kernel) -> None:
     assert re.search(r"attempt 1 of 3 failed \(ranks? .* of 2 failed: RuntimeError: not yet\)", answer.notes())
 
 
+@pytest.mark.parametrize("output", ["auto", "all", "main"])
+def test_the_first_rank_of_another_machine_is_shown_there_as_it_is(kernel: Kernel, output: str) -> None:
+    kernel.ok(
+        "def speak(fails):\n    print('I am', os.environ['RANK'])\n    if fails: raise ValueError('wrong')\nimport os"
+    )
+    there = f"num_processes=4, num_nodes=2, node_rank=1, master_addr='127.0.0.1', use_port=29555, output={output!r}"
+    answer = kernel.ok(f"notebook_launcher(speak, (False,), {there})")
+    assert answer.text() == "I am 2\n" + ("" if output == "main" else "[3] I am 3\n")
+    assert (
+        "ranks 2 and 3 of 4 failed: ValueError: wrong"
+        in kernel.run(f"notebook_launcher(speak, (True,), {there})").error
+    )
+
+
 def test_labels_of_other_ranks_can_be_chosen(kernel: Kernel) -> None:
     kernel.ok("import os\ndef speak(): print('I am', os.environ['RANK'])")
     answer = kernel.ok("notebook_launcher(speak, num_processes=2, log_line_prefix_template='<${rank}> ')")
@@ -272,6 +286,7 @@ def test_labels_of_other_ranks_can_be_chosen(kernel: Kernel) -> None:
         ("notebook_launcher(42)", "CallError.*needs a function to run, not 42"),
         ("notebook_launcher(lambda x: x, {'x': 1})", "CallError.*go into kwargs="),
         ("notebook_launcher(lambda x: x, 'abc')", "CallError.*must be a tuple"),
+        ("notebook_launcher(lambda x: x, 5, params={'x': 1})", "CallError.*must be a tuple"),
         ("notebook_launcher(lambda: 1, kwargs=[1])", "CallError.*must be a dict"),
         ("notebook_launcher(lambda x: x)", "CallError.*missing a required argument: 'x'"),
         ("notebook_launcher(lambda: 1, mixed_precision='fp17')", "ConfigError.*Possible: no, bf16, fp16, fp8"),
@@ -281,6 +296,8 @@ def test_labels_of_other_ranks_can_be_chosen(kernel: Kernel) -> None:
         ("notebook_launcher(lambda: 1, rdzv_conf={'a': 1})", "ConfigError.*rdzv_conf"),
         ("notebook_launcher(lambda: 1, rdzv_endpoint='nowhere')", "ConfigError.*host:port"),
         ("notebook_launcher(lambda: 1, num_nodes=2, num_processes=2)", "PlanError.*master_addr"),
+        ("notebook_launcher(lambda: 1, num_machines=2, num_processes=2)", "PlanError.*master_addr"),
+        ("notebook_launcher(lambda: 1, num_nodes=2, num_machines=3)", "CallError.*num_machines=3 are one setting"),
         ("import threading\nlock = threading.Lock()\nnotebook_launcher(lambda: lock)", "ShipError.*`lock`"),
         ("notebook_launcher(lambda x: x, (i for i in [1]))", "CallError.*must be a tuple"),
         ("notebook_launcher(lambda x: x, ((i for i in [1]),))", r"ShipError.*args\[0\] \(a generator\)"),

@@ -45,6 +45,13 @@ def test_magics_await_and_shell_commands_work_in_the_cell(kernel: Kernel) -> Non
     assert "from the shell" in answer.text()
 
 
+def test_names_that_magics_of_the_cell_use_are_sent(kernel: Kernel) -> None:
+    kernel.ok("one = 1\ndef plus_one(x): return x + one\nfolder = 'here'")
+    assert kernel.ok("%%accelerate -n 2\n%time plus_one(41)").displays[0]["text/plain"] == "42"
+    assert kernel.ok("%%accelerate -n 1\n%%time\nprint(plus_one(42))\n!echo {folder}").text().startswith("43\nhere\n")
+    assert kernel.ok("%%accelerate -n 1 lr=2\n%%time\nprint(params.lr)").text().startswith("2\n")
+
+
 def test_print_plot_print_stay_in_order(kernel: Kernel) -> None:
     answer = kernel.ok(
         "%%accelerate -n 1\nimport matplotlib.pyplot as plt\nfor n in range(3):\n"
@@ -115,6 +122,7 @@ def test_the_original_exception_can_be_caught_and_asked(kernel: Kernel) -> None:
         ("-n -2", "num_processes='-2'.*a whole number from 1"),
         ("-n", "expected one argument"),
         ("--gpu-ids 0 --cpu", None),
+        ("--background 2nd", "--background 2nd: possible is a name for the job's handle, such as job"),
         ("-o 'a", "No closing quotation"),
         ("--start-method inline -n 2", "one process"),
     ],

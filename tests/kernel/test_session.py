@@ -59,6 +59,13 @@ def test_names_that_a_cell_uses_are_sent_with_all_that_they_use(session: Kernel)
     assert session.ok("%%accelerate\nprint(twice(3))").text() == "3\n"
 
 
+def test_names_that_magics_of_a_cell_use_are_sent_anew(session: Kernel) -> None:
+    for value in (1, 2):
+        session.ok(f"within = {value}")
+        assert session.ok("%%accelerate\n%time print(within)").text().startswith(f"{value}\n")
+        assert session.ok("%%accelerate\n!echo $within").text() == f"{value}\n"
+
+
 def test_a_kernel_function_sees_names_that_live_only_in_the_workers(session: Kernel) -> None:
     session.ok("def peek(): return only_there")
     session.ok("%%accelerate\nonly_there = 7")
@@ -74,6 +81,14 @@ def test_what_the_workers_have_bound_is_theirs_until_the_notebook_binds_it_anew(
     answer = session.ok("%%accelerate\nprint(lr)")
     assert answer.text() == "0.2\n"
     assert "`lr`, which workers had bound themselves, is replaced by the notebook's newer value" in answer.notes()
+
+
+@pytest.mark.parametrize(("first", "change"), [("0.5", "total + 1.0"), ("'a'", "total + 'b'")])
+def test_a_number_or_text_that_workers_have_counted_on_is_theirs(session: Kernel, first: str, change: str) -> None:
+    session.ok(f"total = {first}")
+    session.ok(f"%%accelerate\nfor _ in range(2): total = {change}")
+    session.ok(f"total = {first} * 2")
+    assert "`total`, which workers had bound themselves" in session.ok("%%accelerate\nprint(total)").notes()
 
 
 def test_changes_inside_an_object_need_a_push(session: Kernel) -> None:
@@ -132,6 +147,7 @@ def test_new_gives_fresh_workers(session: Kernel) -> None:
         ("%%accelerate --ranks 5\n1", "the session has ranks 0 and 1"),
         ("%%accelerate --ranks 1:1\n1", "is no rank"),
         ("%%accelerate -n 3\n1", "the running session has num_processes=2"),
+        ("%%accelerate --config-file other.yaml\n1", "other.yaml is read when workers are started"),
         ("%%accelerate --new --background --start-method inline -n 1\n1", "--background needs worker processes"),
     ],
 )
@@ -152,6 +168,10 @@ def test_a_closed_session_says_so(session: Kernel) -> None:
     session.ok("with nbaccel.Session(1) as one: print(one)")
     assert "this session has ended" in session.run("one.run(print)").error
     assert "this session has ended" in session.run("one.stacks()").error
+    threads = "[thread.name for thread in __import__('threading').enumerate()].count('nbaccel-session')"
+    before = session.value(threads)
+    assert "this session has ended" in session.run("one.restart()").error
+    assert session.value(threads) == before
 
 
 def test_an_object_of_its_own_has_its_own_workers(session: Kernel) -> None:

@@ -114,6 +114,17 @@ def test_a_model_prepared_on_the_old_group_refuses_clearly(session: Kernel) -> N
     assert answer.text() == "2.5 2.0\n"  # on top of the gradient from before
 
 
+def test_the_group_keeps_the_timeout_that_was_asked_for(session: Kernel) -> None:
+    timeout = "dist.group.WORLD._get_backend(torch.device('cpu')).options._timeout"
+    session.ok(
+        "%%accelerate\nfrom datetime import timedelta\nfrom nbaccel import Accelerator\n"
+        "from nbaccel.utils import InitProcessGroupKwargs\n"
+        "accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=77))])"
+    )
+    interrupted(session, "time.sleep(60)")
+    assert session.ok(f"%%accelerate\nprint({timeout})").text() == "0:01:17\n"
+
+
 def test_an_error_on_one_rank_stops_the_others_and_keeps_the_variables(session: Kernel) -> None:
     started = time.monotonic()
     answer = session.run("%%accelerate\nif rank == 1: raise ValueError('mine')\ndist.all_reduce(torch.ones(1))")
@@ -148,7 +159,26 @@ def test_a_rank_that_dies_is_told_and_the_session_starts_afresh(session: Kernel,
 def test_a_rank_that_dies_while_idle(session: Kernel) -> None:
     session.ok("%%accelerate\nimport threading\nif rank == 1: threading.Timer(0.3, os._exit, (3,)).start()")
     wait_until(lambda: session.value(f"{RUNNING}.names") == set(), 10)
-    assert session.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
+    first, second = (session.ok("%%accelerate\nprint('kept' in globals())") for _ in range(2))
+    assert first.text() == second.text() == "False\n"
+    assert "started again (rank 1 is gone): the variables of its workers are gone" in first.notes()
+    assert second.notes() == ""
+
+
+def test_a_group_that_cannot_be_formed_again_is_told_in_the_next_cell(session: Kernel) -> None:
+    session.ok("from nbaccel.launch import regrouping\npatience, regrouping._PATIENCE_S = regrouping._PATIENCE_S, -1")
+    interrupted(session, "time.sleep(60)")
+    wait_until(lambda: session.value(f"{RUNNING}.names") == set(), 10)
+    session.ok("regrouping._PATIENCE_S = patience")
+    answer = session.ok("%%accelerate\nprint('kept' in globals())")
+    assert answer.text() == "False\n"
+    assert "did not form their process group again): the variables of its workers are gone" in answer.notes()
+
+
+def test_a_child_that_floods_does_not_hold_the_session(session: Kernel) -> None:
+    session.ok("%%accelerate\nimport subprocess\nchild = subprocess.Popen(['yes'])")
+    session.ok("%%accelerate\nchild.kill()\nchild.wait()")
+    assert session.ok("%%accelerate\nprint(kept)").text() == "kept\n"
 
 
 def test_a_timeout_of_a_cell_names_where_each_rank_was(session: Kernel) -> None:

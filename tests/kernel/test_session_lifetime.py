@@ -27,6 +27,15 @@ def test_a_session_outlives_its_zygote() -> None:
         assert kernel.ok("%%accelerate\nprint('kept' in globals())").text() == "False\n"
 
 
+def test_a_restart_before_the_workers_are_born_leaves_other_sessions_alone() -> None:
+    with running_kernel() as kernel:
+        kernel.ok("import nbaccel, os, signal\nfrom nbaccel.launch import zygote")
+        kernel.ok("other, one = nbaccel.Session(1), nbaccel.Session(1)\nother.push(kept=1)\nbusy = zygote.current()")
+        kernel.ok("os.kill(busy.pid, signal.SIGSTOP)\none._live.restart()\none._live.restart()")
+        kernel.ok("os.kill(busy.pid, signal.SIGCONT)")
+        assert kernel.value("(one.run(lambda: 5), other['kept'], zygote.current() is busy)") == (5, {0: 1}, True)
+
+
 @pytest.mark.parametrize(("method", "processes"), [("zygote", 3), ("spawn", 3), ("fork", 4)])
 def test_a_killed_kernel_takes_its_session_along(method: str, processes: int) -> None:
     with running_kernel() as kernel:

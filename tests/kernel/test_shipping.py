@@ -222,3 +222,34 @@ def test_functions_of_a_module_that_autoreload_reloads_are_current(kernel: Kerne
 def test_what_cannot_be_sent_is_named(kernel: Kernel, code: str, words: str) -> None:
     error = kernel.run(code).error
     assert re.search(f"ShipError: {words}", error), error
+
+
+def test_cached_functions_new_types_and_local_classes_reach_the_workers(kernel: Kernel) -> None:
+    kernel.ok(
+        "import functools, typing\nbase, hidden = 2, 8\nUserId = typing.NewType('UserId', int)\n"
+        "@functools.lru_cache\ndef power(x: UserId): return base ** x\n"
+        "def train():\n    class Net:\n        size = hidden\n    return power(UserId(3)), Net.size"
+    )
+    assert kernel.value("notebook_launcher(train, num_processes=2)") == (8, 8)
+    kernel.ok("%accelerate start -n 1")
+    assert kernel.ok("%%accelerate\nprint(power(5), train())").text() == "32 (8, 8)\n"
+    kernel.ok("base, hidden = 3, 9")
+    assert kernel.ok("%%accelerate\nprint(power(2), train())").text() == "9 (8, 9)\n"
+    kernel.ok("%accelerate stop")
+
+
+def test_what_a_run_noted_on_a_model_comes_home(kernel: Kernel) -> None:
+    kernel.ok(
+        "import torch\nmodel = same = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())\n"
+        "def train(model):\n    model.best = 0.9\n    return model\n"
+        "def rebuild(model):\n    model[1] = torch.nn.GELU()\n    return model"
+    )
+    assert kernel.value("notebook_launcher(train, (model,), num_processes=2) is same, model.best") == (True, 0.9)
+    answer = kernel.ok("rebuilt = notebook_launcher(rebuild, (model,), num_processes=2)")
+    assert "Sequential changed its structure in the workers; not copied back: 1" in answer.text("stderr")
+    assert kernel.value("[type(one[1]).__name__ for one in (rebuilt, model)]") == ["GELU", "ReLU"]
+    kernel.ok("%accelerate start -n 1")
+    kernel.ok("%%accelerate\nmodel.scores = [1, 2]")
+    kernel.ok("%accelerate pull model")
+    assert kernel.value("model is same, model.scores") == (True, [1, 2])
+    kernel.ok("%accelerate stop")

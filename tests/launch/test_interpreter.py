@@ -30,6 +30,13 @@ def test_the_files_beside_the_notebook_are_not_handed_on(tmp_path: Path, monkeyp
     assert not is_installed(str(tmp_path / "random.py"))
 
 
+def test_what_imports_skip_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libraries").mkdir()
+    monkeypatch.setattr(sys, "path", [tmp_path, b"bytes", None, str(tmp_path / "libraries")])
+    assert installed_path()[0] == str(tmp_path / "libraries")
+    assert all(isinstance(entry, str) for entry in installed_path())
+
+
 def test_workers_find_the_nbaccel_of_the_kernel_before_any_other_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

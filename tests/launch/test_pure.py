@@ -6,8 +6,11 @@ import signal
 from dataclasses import dataclass
 
 from nbaccel.config import call_layer, resolve
+from nbaccel.launch import events
+from nbaccel.launch.clip import HEAD_LINES
 from nbaccel.launch.environment import worker_environ
 from nbaccel.launch.events import Rich, Text
+from nbaccel.launch.feed import Feed
 from nbaccel.launch.order import PATIENCE_S, Order
 from nbaccel.launch.output import HOLD_S, LONGEST_HOLD_S, policy_for
 from nbaccel.launch.stopping import INTERRUPT, NOW, Escalation, Pressing
@@ -129,6 +132,18 @@ def test_an_equal_bar_of_another_rank_is_an_echo_however_it_was_cut() -> None:
     for piece in ("\r 50%| [b]", "\r100%| ", "[00:04, 12it/s]", "\n"):
         policy.feed(1, 2, piece, 0.0)
     assert policy.finish() == []
+
+
+def test_what_is_left_behind_and_goes_on_printing_is_shown_up_to_a_bound() -> None:
+    late: list[events.Event] = []
+    feed = Feed(policy_for("main"), 0)
+    feed.show_late(late.append)
+    feed.close()
+    for _ in range(HEAD_LINES // 50):
+        feed.text(1, 1, "y\n" * 100, 0.0)
+    *texts, note = late
+    assert "".join(text.text for text in texts if isinstance(text, Text)).count("\n") == HEAD_LINES
+    assert note == events.Note("what its workers go on printing after its end is left out from here on.")
 
 
 def test_escalation_sends_each_signal_once() -> None:
