@@ -56,7 +56,7 @@ def worker_environ(
     }
     if plan.rendezvous is None:
         environ |= _one_machine(base)
-    environ |= plan.gpu_environ(base)
+    environ |= plan.gpu_environ(environ)
     if plan.device == "cpu":
         environ["ACCELERATE_USE_CPU"] = "true"
     return _on_chips(environ | handed_on(resolved), plan, local_rank, meeting)

@@ -39,12 +39,12 @@ def still_waits(ranks: Sequence[int]) -> str:
     )
 
 
-def cut_off(ranks: Sequence[int], steps: Steps) -> str:
+def cut_off(ranks: Sequence[int]) -> str:
     """What the user is told of ranks that are ended by the clock."""
     were = "was" if len(ranks) == 1 else "were"
     return (
-        f"the code has come to its end; {name_ranks(ranks)} {were} ended {steps[0][0]:g} s later, and what threads or "
-        "exit handlers there had not finished is lost."
+        f"the code has come to its end; {name_ranks(ranks)} {were} ended by the clock, and what threads or exit "
+        "handlers there had not finished is lost."
     )
 
 

@@ -416,8 +416,9 @@ class Team:
 
     def _advance(self, now: float) -> None:
         for press, number in self._pressing.due(now):
-            if press.whom is None and number == SIGTERM:
-                self._say(cut_off(self._staying(), press.escalation.steps))
+            staying = self._staying()  # nobody, if the last one has left just now
+            if press.whom is None and number == SIGTERM and staying:
+                self._say(cut_off(staying))
             self._signal(press, number)
         if self._pressing.is_exhausted and self._closing:
             for worker in self.workers:

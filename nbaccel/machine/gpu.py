@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ def find_cards(root: Path) -> Sequence[Card]:
     return cards_of_files(root) if cards is None else cards
 
 
+@functools.cache  # waking NVML may take long, and a launch waits for it
 def _cards_of_installed_nvml() -> Sequence[Card] | None:
     try:
         import pynvml

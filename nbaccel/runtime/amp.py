@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nbaccel.runtime.handlers import AutocastKwargs
+from nbaccel.runtime.precision.scaler import Scaler
 from nbaccel.runtime.state import AcceleratorState
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,7 +42,7 @@ def get_grad_scaler(distributed_type: Any = None, **kwargs: Any) -> torch.amp.Gr
         distributed_type: of no effect: the scaler of torch works with all that nbaccel does.
         kwargs: arguments of `torch.amp.GradScaler`.
     """
-    return torch.amp.GradScaler(AcceleratorState().device.type, **kwargs)
+    return Scaler(AcceleratorState().device.type, **kwargs)
 
 
 def get_fsdp2_grad_scaler(**kwargs: Any) -> torch.amp.GradScaler:

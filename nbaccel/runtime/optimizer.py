@@ -42,8 +42,8 @@ class AcceleratedOptimizer(Optimizer):
 
     def place_state(self) -> None:
         """Bring the state to where its parameters are, unless it is to stay where it is."""
-        device, optimizer = self._device, self.optimizer
-        if device is not None and any(_elsewhere(state, device) for state in optimizer.state.values()):
+        optimizer = self.optimizer
+        if self._device is not None and any(_elsewhere(*held) for held in optimizer.state.items()):
             optimizer.load_state_dict(optimizer.state_dict())  # torch then moves each tensor to its parameter
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -132,9 +132,13 @@ class AcceleratedOptimizer(Optimizer):
         self.__dict__.update(state)
 
 
-def _elsewhere(state: Any, device: torch.device) -> bool:
-    values = state.values() if isinstance(state, dict) else ()
-    return any(isinstance(value, torch.Tensor) and value.ndim > 0 and value.device != device for value in values)
+def _elsewhere(parameter: Any, state: Any) -> bool:
+    values = state.values() if isinstance(parameter, torch.Tensor) and isinstance(state, dict) else ()
+    return any(_is_array(value) and value.device != parameter.device for value in values)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim > 0
 
 
 def _call_if_there(owner: object, name: str) -> None:

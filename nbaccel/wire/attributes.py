@@ -1,32 +1,26 @@
 """What the code of a run has noted on a module beside its weights: `model.best = 0.9`, `model.history.append(loss)`.
 
-Plain attributes count, those with public names. What a library needs where the run is (a device, a callback, a patched
-`forward`, its own bookkeeping) means nothing elsewhere and stays there.
+Plain values count, numpy's and containers of them too, under public names. What is needed where the run is (a device, a
+callback, a trainer, a patched `forward`, a library's bookkeeping) stays there.
 """
 
 from __future__ import annotations
 
-import functools
-import types
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Attributes = Mapping[str, Mapping[str, Any]]
 """Values by the dotted name of a part and the name of the attribute."""
 
-_OF_LIBRARIES = frozenset({"training", "gradient_checkpointing"})
-"""Each travels in another way, or is worth nothing without a private attribute beside it."""
-_MACHINERY = frozenset(
-    {"torch", "nbaccel", "accelerate", "transformers", "lightning", "pytorch_lightning", "deepspeed"}
+_OF_LIBRARIES = frozenset(
+    {"training", "gradient_checkpointing", "hf_device_map", "is_parallelizable", "model_parallel"}
 )
-_CALLABLES = (
-    type,
-    types.FunctionType,
-    types.MethodType,
-    types.BuiltinFunctionType,
-    types.ModuleType,
-    functools.partial,
-)
+"""Each travels in another way, or is worth nothing where the run is not, or without a private attribute beside it."""
+_VALUES = frozenset({bool, int, float, complex, str, bytes, type(None)})
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset, OrderedDict, Counter})
+_MODULES = frozenset({"datetime", "decimal", "fractions", "pathlib"})
+_DEEPEST = 8
 
 
 class Noted:
@@ -56,7 +50,8 @@ def differing(mine: Any, theirs: Any) -> Attributes:
 
     def differs(part: str, name: str, value: Any) -> bool:
         try:
-            return not bool(vars(parts[part])[name] == value)
+            same = vars(parts[part])[name] == value
+            return not bool(same.all() if hasattr(same, "all") else same)
         except Exception:  # noqa: BLE001 - it has none such, or the value's class compares in a way of its own
             return True
 
@@ -78,31 +73,22 @@ def note_on(root: Any, attributes: Attributes) -> None:
         vars(root.get_submodule(part)).update(values)
 
 
-def sendable(attributes: Attributes, can_send: Callable[[Any], bool]) -> tuple[Attributes, tuple[str, ...]]:
-    """The attributes that can be sent, and the dotted names of those that cannot."""
-    kept: dict[str, dict[str, Any]] = {}
-    left_out = []
-    for part, values in attributes.items():
-        for name, value in values.items():
-            if can_send(value):
-                kept.setdefault(part, {})[name] = value
-            else:
-                left_out.append(f"{part}.{name}".removeprefix("."))
-    return kept, tuple(left_out)
-
-
 def _is_public(name: str) -> bool:
     return not name.startswith("_") and name not in _OF_LIBRARIES
 
 
-def _is_plain(value: Any) -> bool:
-    return not any(map(_is_machinery, (value, *(_items(value) or ()))))
+def _is_plain(value: Any, deepest: int = _DEEPEST) -> bool:
+    kind = type(value)
+    if kind in _CONTAINERS:
+        inner = (*value, *value.values()) if isinstance(value, dict) else value
+        return deepest > 0 and all(_is_plain(one, deepest - 1) for one in inner)
+    module = kind.__module__.partition(".")[0]
+    return kind in _VALUES or module in _MODULES or (module == "numpy" and _holds_numbers(value))
 
 
-def _is_machinery(value: Any) -> bool:
-    return isinstance(value, _CALLABLES) or any(
-        kind.__module__.partition(".")[0] in _MACHINERY for kind in type(value).__mro__
-    )
+def _holds_numbers(value: Any) -> bool:
+    """Whether it is an array or a number of numpy, of no objects of others."""
+    return hasattr(value, "dtype") and not value.dtype.hasobject
 
 
 def _items(value: Any) -> list[Any] | None:

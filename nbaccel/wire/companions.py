@@ -6,6 +6,7 @@ home and is such a copy is referred to, so that the kernel's object keeps its id
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,14 +72,12 @@ class State:
         values: what `module_state` or the object's own `state_dict()` gave; None if it cannot come home.
         problem: why not.
         attributes: what was noted on a module and its parts (see `wire.attributes`).
-        left_out: names of such attributes that cannot be sent.
         unfit: names of a module's parts that are not what the kernel has.
     """
 
     values: Mapping[str, Any] | None
     problem: str = ""
     attributes: Attributes = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
     unfit: tuple[str, ...] = ()
 
 
@@ -112,11 +111,12 @@ def _load(kind: str, root: Any, state: State) -> str:
     if state.values is None:
         return f"keeps its state from before the run: {state.problem}"
     if kind == "modules":
-        unfit = sorted({*load_module_state(root, state.values), *state.unfit})
+        unfit = load_module_state(root, state.values)
         if unfit:
-            return f"changed its structure in the workers; not copied back: {_listed(unfit)}"
-        note_on(root, state.attributes)
-        return f"got attributes that cannot be sent: {_listed(state.left_out)}" if state.left_out else ""
+            return f"changed its structure in the workers; not copied back: {_listed(sorted({*unfit, *state.unfit}))}"
+        note_on(root, {part: noted for part, noted in state.attributes.items() if part not in state.unfit})
+        others = "has other parts in the workers, of which at most the weights were copied back"
+        return f"{others}: {_listed(state.unfit)}" if state.unfit else ""
     try:
         root.load_state_dict(state.values)
     except Exception as error:  # noqa: BLE001 - classes of users check their states in any way
@@ -195,7 +195,12 @@ class _ArrivedModule:
 
 
 def _is_kept(before: Any, now: Any) -> bool:
-    return before is now or type(before) is type(now)
+    return before is now or type(before) is type(now) or _is_synchronized(before, now)
+
+
+def _is_synchronized(before: Any, now: Any) -> bool:
+    """Normalization over the batches of all ranks means nothing in one process."""
+    return type(now).__name__ == "SyncBatchNorm" and type(before).__name__.startswith("BatchNorm")
 
 
 def _parts(companions: Companions) -> Iterator[tuple[Reference, Any]]:
@@ -250,5 +255,5 @@ def settle_into(mine: object, theirs: object) -> object:
     if _ArrivedModule(mine).replaced(theirs):
         return theirs
     load_module_state(mine, module_state(theirs))
-    note_on(mine, differing(mine, theirs))
+    note_on(mine, copy.deepcopy(differing(mine, theirs)))  # what has come shares its memory with the weights
     return mine

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbaccel.errors import ShipError
-from nbaccel.wire.attributes import Attributes, sendable
+from nbaccel.wire.attributes import Attributes
 from nbaccel.wire.codec import Apart, Encoded, can_encode, encode
 from nbaccel.wire.companions import Arrived, Reference, State, States
 from nbaccel.wire.culprit import find_culprit
@@ -114,7 +114,4 @@ def _joined(value: Any, whole: Callable[[Any], Any]) -> Any:
 
 def _only_if_sendable(state: State) -> State:
     error = can_encode(state.values, home=True)
-    if error is not None:
-        return State(None, f"{type(error).__name__}: {error}")
-    attributes, left_out = sendable(state.attributes, lambda value: can_encode(value, home=True) is None)
-    return replace(state, attributes=attributes, left_out=left_out)
+    return state if error is None else State(None, f"{type(error).__name__}: {error}")

@@ -25,6 +25,7 @@ from nbaccel.worker.shell import WorkerShell, last_place, user_frames
 
 _HELD = frozenset((int, float, complex, str))
 """While code runs, values of these types are kept: a new one soon takes the place of one that is gone, and its id."""
+_LONG_TEXT = 4096
 
 
 @dataclass
@@ -33,11 +34,13 @@ class Executor:
 
     Attributes:
         arrived: whether the names of the last run have been unpacked and bound.
+        has_quit: whether the last run ended its rank before its end, as a script does, with `sys.exit()`.
     """
 
     shell: WorkerShell
     gate: InterruptGate
     arrived: bool = False
+    has_quit: bool = False
     _before: Mapping[str, int] = field(default_factory=dict)
     _held: list[object] = field(default_factory=list)
 
@@ -48,7 +51,7 @@ class Executor:
             self._bind(names, message.keep)
             self._note_before(arrived=True)
             with self.gate.user_code():
-                value = _called(function, args, kwargs)
+                value = self._called(function, args, kwargs)
                 self.shell.events.trigger("post_execute")  # draws the figures that are still open
             name = getattr(function, "__name__", "the function")
             result = _Result(value, f"the value returned by {name}()", message.wants_value, arrived)
@@ -64,13 +67,26 @@ class Executor:
             with self.gate.user_code():
                 result = self.shell.run_cell(message.source, store_history=False)
             failure = result.error_before_exec or result.error_in_exec
-            if failure is not None and not _is_good_exit(failure):
+            self.has_quit = _is_good_exit(failure)
+            if failure is not None and not self.has_quit:
                 raise failure
             values = self._named(message.outputs)
             return self._answer(_Result(values, "the outputs", bool(message.outputs), arrived), message)
 
+    def _called(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a function returns; None where it has quit."""
+        try:
+            value = function(*args, **kwargs)
+            return asyncio.run(value) if inspect.iscoroutine(value) else value
+        except SystemExit as ending:
+            self.has_quit = _is_good_exit(ending)
+            if self.has_quit:
+                return None
+            raise
+
     def _unpack(self, parcel: Parcel, keep: frozenset[str]) -> tuple[Any, Arrived]:
         self._note_before(arrived=False)
+        self.has_quit = False
         value, companions = decode(parcel, self.shell.user_ns)
         self._bind(companions.definitions, keep)
         return value, Arrived(companions)
@@ -87,7 +103,7 @@ class Executor:
 
     def _note_before(self, *, arrived: bool) -> None:
         self._before, self.arrived = self._identities(), arrived
-        self._held = [value for value in self.shell.user_ns.values() if type(value) in _HELD]
+        self._held = [value for value in self.shell.user_ns.values() if type(value) in _HELD and not _is_long(value)]
 
     def _identities(self) -> dict[str, int]:
         """What each name is bound to; not the objects themselves, which must be free to go."""
@@ -114,18 +130,11 @@ class Executor:
         return encoded
 
 
-def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What a function returns; None where it ends its rank, as a script does, with `sys.exit()`."""
-    try:
-        value = function(*args, **kwargs)
-        return asyncio.run(value) if inspect.iscoroutine(value) else value
-    except SystemExit as ending:
-        if _is_good_exit(ending):
-            return None
-        raise
+def _is_long(value: object) -> bool:
+    return isinstance(value, str) and len(value) >= _LONG_TEXT
 
 
-def _is_good_exit(error: BaseException) -> bool:
+def _is_good_exit(error: BaseException | None) -> bool:
     return isinstance(error, SystemExit) and (error.code is None or (isinstance(error.code, int) and not error.code))
 
 

@@ -85,6 +85,11 @@ class Group:
             _restore_timeout(dist)
         _tell_runtime()
 
+    def quit(self) -> None:
+        """This rank has ended: whoever waits for it fails at once, as when its process ends."""
+        if _initialized() is not None:
+            self._connections.cut()
+
     def _abandon(self, dist: Any) -> None:
         """Leave the old group, whatever its threads are stuck in."""
         _refuse_models()

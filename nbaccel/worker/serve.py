@@ -87,6 +87,8 @@ class Server:
             return
         finally:
             progress.disconnect()
+        if self._executor.has_quit and not self._spec.stays:
+            self._group.quit()
         parcel = None if answer is None else answer.parcel
         descriptors = [] if parcel is None else list(parcel.descriptors())
         for_message = None if parcel is None else parcel.for_message()

@@ -122,6 +122,7 @@ finally: doctor._PATIENCE_S = patience
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_comes_while_the_late_ranks_are_looked_at_counts(kernel: Kernel, fails: bool) -> None:
     kernel.ok("import time\nnotebook_launcher(lambda: 1, num_processes=2)")  # what follows is to start fast
@@ -277,6 +278,7 @@ resource.setrlimit(resource.RLIMIT_NPROC, (0, resource.getrlimit(resource.RLIMIT
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a running process is read")
 def test_a_fork_that_the_system_refuses_is_told_and_costs_nobody_else(tmp_path: Path) -> None:
     (tmp_path / "without_forks.py").write_text(WITHOUT_FORKS)

@@ -649,6 +649,14 @@ def test_a_model_with_memory_is_filled_where_it_is(model: Model, x: torch.Tensor
         assert torch.equal(other(x), model(x))
 
 
+def test_a_buffer_that_is_one_number_many_times_is_filled(tmp_path: Path) -> None:
+    model = torch.nn.Module()
+    model.register_buffer("mask", torch.ones(1).expand(4))
+    torch.save({"mask": torch.arange(4.0)}, tmp_path / "mask.bin")
+    load_checkpoint_in_model(model, tmp_path / "mask.bin")
+    assert torch.equal(model.mask, torch.arange(4.0))
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "index", "folder"])
 @pytest.mark.parametrize("device_map", [None, "auto", "sequential", {"": "disk"}])
 def test_checkpoints_fill_empty_models(

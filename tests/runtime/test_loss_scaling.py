@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,30 @@ def test_a_step_that_is_given_up_after_clipping(cleared: str) -> None:
     optimizer.step()
     assert optimizer.step_was_skipped
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("cleared", list(CLEARED)[:4])
+def test_a_step_without_gradients_changes_nothing(cleared: str) -> None:
+    accelerator, model, optimizer = scaled()
+    before = model.weight.detach().clone()
+    accelerator.backward(model(torch.ones(1, 2)).sum())
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    CLEARED[cleared](model, optimizer)
+    optimizer.step()
+    assert torch.equal(model.weight, before)
+    accelerator.backward(model(torch.ones(1, 2)).sum())
+    optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), before - 1, rtol=0, atol=0.01)
+
+
+def test_an_optimizer_can_be_sent() -> None:
+    _, model, optimizer = scaled()
+    copy = pickle.loads(pickle.dumps(optimizer))
+    (weight,) = (one for group in copy.param_groups for one in group["params"] if one.ndim == 2)
+    assert torch.equal(weight, model.weight)
+    copy.precision.backward(weight.sum())
+    copy.step()
+    torch.testing.assert_close(weight.detach(), model.weight.detach() - 1, rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize("cleared", list(CLEARED)[:3])

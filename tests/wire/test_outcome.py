@@ -207,7 +207,9 @@ def test_a_model_with_a_part_of_another_class_comes_home_as_a_copy_and_the_kerne
     value, problems = worker.send_home(worker.value)
     assert value is not model
     assert type(value[1]) is torch.nn.GELU
-    assert problems == ["Sequential changed its structure in the workers; not copied back: 1, extra"]
+    assert problems == [
+        "Sequential has other parts in the workers, of which at most the weights were copied back: 1, extra"
+    ]
     assert type(model[1]) is torch.nn.ReLU
     assert model[0].weight.eq(3).all()
 
@@ -243,14 +245,30 @@ def test_what_means_nothing_outside_the_run_stays_there() -> None:
     assert set(vars(model)) == before
 
 
-def test_what_was_noted_and_cannot_be_sent_is_told_and_all_else_comes() -> None:
-    model: Any = torch.nn.Sequential(torch.nn.Linear(2, 2))
+def test_a_model_that_was_made_to_synchronize_its_batches_comes_home_in_place() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
     worker = Worker(model)
-    worker.value.best, worker.value.lock, worker.value[0].lock = 0.9, threading.Lock(), threading.Lock()
-    value, problems = worker.send_home(worker.value)
-    assert value is model
-    assert problems == ["Sequential got attributes that cannot be sent: lock, 0.lock"]
+    converted: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm(worker.value)
+    converted.best = 0.9
+    with torch.no_grad():
+        converted[1].weight.fill_(3)
+    assert worker.send_home(converted) == (model, [])
+    assert type(model[1]) is torch.nn.BatchNorm1d
+    assert model[1].weight.eq(3).all()
     assert model.best == 0.9
+
+
+@pytest.mark.parametrize(
+    "value",
+    [threading.Lock(), types.SimpleNamespace(shadow=torch.ones(2)), {"ema": [torch.ones(2)]}, np.array([object()])],
+    ids=["lock", "object", "tensor", "array of objects"],
+)
+def test_what_is_no_plain_value_stays_where_it_was_noted(value: object) -> None:
+    model = torch.nn.Linear(2, 2)
+    worker = Worker(model)
+    worker.value.helper, worker.value.best = value, 0.9
+    assert worker.send_home(worker.value) == (model, [])
+    assert (hasattr(model, "helper"), model.best) == (False, 0.9)
 
 
 def test_a_copy_that_the_worker_made_is_a_copy_at_home() -> None:

@@ -72,21 +72,28 @@ def fill_module_tensor(
         module: the module that has it, or one around that.
         tensor_name: its name, seen from `module`.
         value: the new value.
-        dtype: as in `set_module_tensor_to_device`. What has another dtype is replaced, as is what is on the meta
-            device, which goes to main memory.
+        dtype: as in `set_module_tensor_to_device`. What has another dtype is replaced, as is what cannot be written to,
+            and what is on the meta device, which goes to main memory.
 
     Raises:
         CallError: there is no such parameter or buffer, or the value has another shape.
     """
     owner_name, _, name = tensor_name.rpartition(".")
     old = _existing(module.get_submodule(owner_name), name)
-    if old.device.type == "meta" or dtype not in (None, old.dtype) or not _casts(old, value):
+    if old.device.type == "meta" or dtype not in (None, old.dtype) or not _casts(old, value) or _is_expanded(old):
         place = "cpu" if old.device.type == "meta" else old.device
         set_module_tensor_to_device(module, tensor_name, place, value=value, dtype=dtype)
         return
     _check_value(name, old, old.device, value)
     with torch.no_grad():
         old.copy_(value)
+
+
+def _is_expanded(tensor: torch.Tensor) -> bool:
+    """Whether several of its elements are one number in memory, which torch does not write to."""
+    return tensor.layout == torch.strided and any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def _existing(owner: nn.Module, name: str) -> torch.Tensor:

@@ -269,7 +269,7 @@ def _upcast(model: nn.Module) -> None:
         return  # bitsandbytes has packed the weights, and given all of them one format
     also_frozen = not is_torch_version(">=", "2.8")
     for parameter in parameters:
-        if parameter.is_floating_point() and (parameter.requires_grad or also_frozen):
+        if parameter.dtype in (torch.bfloat16, torch.float16) and (parameter.requires_grad or also_frozen):
             parameter.data = parameter.data.float()
 
 

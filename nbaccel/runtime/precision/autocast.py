@@ -107,6 +107,12 @@ class Float16(BFloat16):
         self._unscaled: weakref.WeakValueDictionary[int, Optimizer] = weakref.WeakValueDictionary()
         self._has_forgotten = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unscaled": dict(self._unscaled)}  # weak references cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_unscaled": weakref.WeakValueDictionary(state["_unscaled"])}
+
     @property
     def scaler(self) -> torch.amp.GradScaler:
         """The loss scaler, up to date."""
@@ -162,6 +168,8 @@ class Float16(BFloat16):
                 "optimizer.step(closure) cannot work with mixed_precision='fp16': a closure computes new gradients "
                 "after their scale was checked. Use mixed_precision='bf16' or 'no', or an optimizer without a closure."
             )
+        if self._has_forgotten and not _versions(optimizer):
+            return None, True  # cleared after it was unscaled: there is nothing to step with
         if id(optimizer) in self._stepped:
             self._update()
         self._outcomes[id(optimizer)] = True  # unless the hook says otherwise
