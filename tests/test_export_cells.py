@@ -42,9 +42,9 @@ def numbers(needs: Needs) -> list[int]:
     return [cell.number for cell in needs.cells]
 
 
-def script_of(*sources: str) -> str:
+def script_of(*sources: str, chosen_by: tuple[str, ...] = ()) -> str:
     cells = cells_of(*sources)
-    chosen = choose((), cells, {})
+    chosen = choose(chosen_by, cells, {})
     return Script("Title.", "nbaccel launch x.py", needs_of(chosen, cells).cells, chosen).text()
 
 
@@ -343,6 +343,27 @@ def test_secrets_stay_out_of_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "abc" not in script_of("%%accelerate api_key=abc lr=1\n1")
 
 
+def test_secrets_that_a_file_names_are_found_there_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    assert as_yaml(settings_of(cells_of("%%accelerate\n1"), {})[0]) == ""
+    folder = tmp_path / ".accelerate"
+    folder.mkdir()
+    (folder / "default_config.yaml").write_text("params: {hub: {token: '${oc.env:HF_TOKEN}', name: me}}")
+    (folder / "staging.yaml").write_text("params: {api_key: '${oc.env:HF_TOKEN}'}")
+    exported = written(tmp_path, "%%accelerate --profile staging lr=1\n1")
+    assert exported.config is not None
+    assert yaml.safe_load(exported.config.read_text()) == {
+        "profile": "staging",
+        "params": {"lr": 1, "hub": {"name": "me"}},
+    }
+    assert not [note for note in exported.notes if "secret" in note]
+    again = resolve(config_file=exported.config).config.params
+    assert again == {"lr": 1, "hub": {"token": "hush", "name": "me"}, "api_key": "hush"}
+
+
 # what a launched function is given
 
 
@@ -457,12 +478,24 @@ def test_submit_is_known_by_its_import(bound: str, called: str) -> None:
         ("job, other = nbaccel.submit(train, (3,)), 4\nwhile not job.done():\n    pass\nx = job.result()", 3),
         (("for n in (1, 2):\n    job = nbaccel.submit(train, (n,))\n    job.add_done_callback(\n        print)\n"
          "    x = job.result()"), 2),
+        ("jobs = [nbaccel.submit(train, (n,)) for n in (1, 2)]\njob = jobs[1]\nlast = job\nx = last.result()", 2),
     ],
 )  # fmt: skip
 def test_a_jobs_result_stands_where_the_job_did(cell: str, value: object) -> None:
     scope: dict[str, object] = {"__name__": "__main__"}
     exec(compile(script_of("import nbaccel", "def train(n): return n", cell), "script", "exec"), scope)
     assert scope["x"] == value
+
+
+@pytest.mark.parametrize(
+    "collecting", ["x = [job.result() for job in jobs]", "x = []\nfor job in jobs:\n    x.append(job.result())"]
+)
+def test_jobs_may_be_collected_in_another_cell(collecting: str) -> None:
+    scope: dict[str, object] = {"__name__": "__main__"}
+    submitting = "jobs = [nbaccel.submit(train, (n,)) for n in (1, 2)]"
+    script = script_of("import nbaccel", "def train(n): return n", submitting, collecting, chosen_by=("3", "4"))
+    exec(compile(script, "script", "exec"), scope)
+    assert scope["x"] == [1, 2]
 
 
 def test_what_a_script_has_no_counterpart_for_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

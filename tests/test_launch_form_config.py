@@ -71,6 +71,22 @@ def test_fields_follow_the_configuration_until_they_are_touched() -> None:
     assert form.controls["lr"].written == 0.75
 
 
+@pytest.mark.parametrize("function", [takes_mapping, has_mapping])
+def test_secrets_of_the_configuration_stay_themselves_beside_what_is_edited(function: Callable[..., Any]) -> None:
+    form = form_of(function)
+    NOTEBOOK.update({"params.trainer": {"lr": 0.1, "token": "k1"}}, "%accelerate set")
+    form._refresh()
+    trainer = form.controls["trainer"]
+    assert (trainer.written, trainer.is_touched) == ("{'lr': 0.1, 'token': '********'}", False)
+    trainer.write("{'lr': 0.5, 'token': '********'}")
+    assert form.call.values[0] == ({"lr": 0.5, "token": "k1"},)
+    NOTEBOOK.update({"params.trainer": {"lr": 0.1, "token": "k2"}}, "%accelerate set")
+    form._refresh()
+    assert form.call.values[0] == ({"lr": 0.5, "token": "k1"},)
+    form.clear()
+    assert trainer.written == "{'lr': 0.1, 'token': '*********'}"
+
+
 def test_a_launch_shows_and_records_what_the_run_gets() -> None:
     form = form_of(train, num_processes=1)
     NOTEBOOK.update({"params.lr": 0.5, "params.net.width": 3}, "%accelerate set")

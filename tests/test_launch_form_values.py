@@ -282,3 +282,48 @@ def test_secrets_stay_hidden_at_any_depth() -> None:
 
 def test_what_is_no_secret_is_shown() -> None:
     assert code_of({"token": None, "lr": 1, 3: 4}) == "{'token': None, 'lr': 1, 3: 4}"
+
+
+def configures(cfg: dict = {"lr": 0.1, "token": "k1", "logins": [{"password": "k2"}, {"password": "k1"}]}, last=1): ...  # type: ignore[type-arg]  # noqa: B006
+
+
+def needs(cfg: dict): ...  # type: ignore[type-arg]
+
+
+def means(cfg: str | dict = "none"): ...  # type: ignore[type-arg]
+
+
+def test_a_secret_stays_itself_where_what_is_around_it_is_edited() -> None:
+    form = form_of(configures)
+    cfg = form.controls["cfg"]
+    shown = "{'lr': 0.1, 'token': '********', 'logins': [{'password': '*********'}, {'password': '********'}]}"
+    assert cfg.written == shown
+    cfg.write(shown.replace("0.1", "0.5"))
+    assert form.call.values == (({"lr": 0.5, "token": "k1", "logins": [{"password": "k2"}, {"password": "k1"}]},), {})
+    assert not any(secret in str(cfg.widget.get_state()) + form.code for secret in ("k1", "k2"))
+    cfg.write("{'token': 'k3', 'key': ('*********', '***', 1)}")
+    assert form.call.values[0] == ({"token": "k3", "key": ("k2", "***", 1)},)
+
+
+@pytest.mark.parametrize("given", [{"lr": 1, "token": "k3"}, configures.__defaults__[0] | {"token": "k3"}])
+@pytest.mark.parametrize("function", [needs, configures])
+def test_secrets_that_are_filled_in_reach_the_function(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    form = LaunchForm(function, machine=CPU_ONLY, namespace={}, params={"cfg": given})
+    cfg = form.controls["cfg"]
+    assert form.call.values[0] == (given,)
+    assert "k3" not in str(cfg.widget.get_state()) + form.code
+    written = cfg.written
+    form.clear()
+    form.undo()
+    assert (cfg.written, form.call.values[0]) == (written, (given,))
+
+
+@pytest.mark.parametrize(
+    ("function", "written"),
+    [(needs, "{'token': '********'}"), (configures, "['**********']"), (means, "Cfg(token='********')")],
+)
+def test_asterisks_that_stand_for_no_secret_are_refused(function: Callable[..., Any], written: str) -> None:
+    form = form_of(function)
+    form.controls["cfg"].write(written)
+    assert form.button.disabled
+    assert "asterisks stand for a secret: write it, or the name of a variable" in form.controls["cfg"].note.value

@@ -18,7 +18,7 @@ from nbaccel.config.layers import PARAMS, Layer, Setting
 from nbaccel.config.notebook import NOTEBOOK
 from nbaccel.config.reconcile import reconciled
 from nbaccel.config.schema import KEYS, SECTIONS, RunConfig
-from nbaccel.config.secrets import masked
+from nbaccel.config.secrets import is_secret, masked
 from nbaccel.config.sources import read_sources
 from nbaccel.errors import ConfigError, nearest
 
@@ -188,6 +188,17 @@ def _shadowed_by(name: str, chain: Chain, inside: dict[str, str]) -> str:
     for mapping in outer:
         inside.setdefault(mapping, name)
     return holder
+
+
+def stays_known(resolved: Resolved, name: str) -> bool:
+    """Whether a key's value is a secret that the next run in this place finds by itself, so that no file need name it.
+
+    Args:
+        resolved: the configuration.
+        name: the key's dotted name.
+    """
+    layer = resolved.origin(name).layer
+    return is_secret(name) and (layer in ("project", "user") or (layer == "environment" and name in KEYS))
 
 
 def unknown_key(key: str, place: str) -> ConfigError:

@@ -15,9 +15,9 @@ _SECRET = re.compile(
 _OF_MODELS = re.compile(
     r"(^|[._-])("
     r"(audio|begin|blank|bos|cls|delimiter|end|eod|eos|eot|first|image|last|mask|null|pad(ding)?|per|prefix|sep(arator)?"
-    r"|sos|sot|special|start|stop|suffix|timestamp|trigger|unk(nown)?|video)[_-]token"
-    r"|(answer|audio|batch|caption|category|class|column|dataset|dict|feature|group|image|index|input|label|loss|mask"
-    r"|messages?|metric|monitor|output|prompt|question|response|sample|score|sort|state|target|text|video|weight)[_-]key"
+    r"|sos|sot|special|start|stop|suffix|timestamp|unk(nown)?|video)[_-]token"
+    r"|(answer|audio|caption|category|class|column|dataset|dict|feature|group|image|index|input|label|loss|mask"
+    r"|metric|monitor|output|prompt|question|response|sample|score|sort|target|text|video|weight)[_-]key"
     r")$",
     re.IGNORECASE,
 )

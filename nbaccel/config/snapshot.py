@@ -17,7 +17,7 @@ from nbaccel import __version__
 from nbaccel.config.files.read import SNAPSHOT
 from nbaccel.config.interpolate import nested
 from nbaccel.config.layers import PARAMS
-from nbaccel.config.resolve import Resolved
+from nbaccel.config.resolve import Resolved, stays_known
 from nbaccel.config.schema import KEYS
 from nbaccel.config.secrets import is_secret, without_secrets
 from nbaccel.errors import ConfigError
@@ -38,21 +38,25 @@ def snapshot(resolved: Resolved, devices: Sequence[str] = (), command: Sequence[
         command: the script and its arguments; empty for a run of a notebook.
 
     Returns:
-        The text of the file. Keys that hold secrets are null: whoever runs it again gives them anew.
+        The text of the file. Keys that hold secrets are null: whoever runs it again gives them anew. Those that lower
+        layers give by themselves are absent.
     """
-    given = {name: _plain(without_secrets(name, resolved.value(name))) for name in resolved.given()}
+    known = resolved.given()
+    given = {
+        name: _plain(without_secrets(name, resolved.value(name))) for name in known if not stays_known(resolved, name)
+    }
     rest = {
         name: _plain(key.default)
         for name, key in KEYS.items()
-        if name not in given and name != PARAMS and key.needs is None
+        if name not in known and name != PARAMS and key.needs is None
     }
     document = {
         SNAPSHOT: 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": list(command),
         "config": nested(given),
-        "secrets": [name for name in given if is_secret(name) and resolved.value(name) is not None],
-        "origins": {name: f"{resolved.origin(name).place} ({resolved.origin(name).layer})" for name in given},
+        "secrets": [name for name in known if is_secret(name) and resolved.value(name) is not None],
+        "origins": {name: f"{resolved.origin(name).place} ({resolved.origin(name).layer})" for name in known},
         "defaults": nested(rest),
         "versions": {"python": sys.version.split()[0], "nbaccel": __version__, **_versions()},
         "git": _git(Path.cwd()),

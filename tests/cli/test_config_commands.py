@@ -529,6 +529,29 @@ def test_a_snapshot_names_its_secrets_and_replay_takes_them_from_variables(monke
     assert "params." not in "".join(read_snapshot(path).notes())
 
 
+@pytest.mark.parametrize("layer", ["project", "user"])
+def test_a_secret_that_a_file_names_is_found_there_again(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    write("train.py", "")
+    file = PROJECT if layer == "project" else Path.home() / USER
+    named = write(file, "params: {hub: {token: '${oc.env:HF_TOKEN}', name: me}}\n")
+    text = snapshot(resolve(call_layer({"params": {"api_key": "hush"}})), command=["train.py"])
+    assert yaml.safe_load(text)["config"] == {"params": {"api_key": None, "hub": {"name": "me"}}}
+    assert "aws_access_key_id" not in yaml.safe_load(text)["defaults"]
+    path = write("run.yaml", text)
+    again = resolve(config_file=path).config
+    assert (again.params["hub"], again.aws_access_key_id) == ({"token": "hush", "name": "me"}, "mine")
+    assert _notes_on_secrets(path) == ["params.api_key"]
+    named.unlink()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert sorted(_notes_on_secrets(path)) == ["aws_access_key_id", "params.api_key", "params.hub.token"]
+
+
+def _notes_on_secrets(path: Path) -> list[str]:
+    return [note.partition(" was a secret, ")[0] for note in read_snapshot(path).notes() if " was a secret, " in note]
+
+
 def test_replay_of_a_notebooks_run_needs_a_script() -> None:
     write("run.yaml", "nbaccel_snapshot: 1\ncommand: []\nconfig: {seed: 1}\n")
     with pytest.raises(ConfigError, match="a snapshot of a notebook's run, without a script"):

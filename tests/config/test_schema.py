@@ -378,7 +378,20 @@ def test_tokens_of_a_vocabulary_and_keys_of_columns_are_no_secrets(name: str) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["token", "params.hf_token", "user_token", "key", "text_api_key", "params.pad.token", "AUDIO_SECRET"]
+    "name",
+    [
+        "token",
+        "params.hf_token",
+        "user_token",
+        "key",
+        "text_api_key",
+        "params.pad.token",
+        "AUDIO_SECRET",
+        "trigger_token",
+        "params.batch_key",
+        "message_key",
+        "STATE_KEY",
+    ],
 )
 def test_what_may_be_a_secret_is_one(name: str) -> None:
     assert is_secret(name)

@@ -69,8 +69,9 @@ class Snapshot:
             if now != then:
                 yield f"{name} was {then} then and is {now} now"
         resolved = in_force(self.path)
-        for key in resolved.given():
-            value = resolved.value(key)
+        given = resolved.given()
+        for key in (*given, *(secret for secret in self.secrets if secret not in given)):
+            value = resolved.value(key) if key in given else None
             if MASK in str(value) or (key in self.secrets and value is None):
                 yield f"{key} was a secret, which snapshots do not hold: set the variable {variable_of(key)}"
             elif key not in self.secrets:

@@ -14,7 +14,7 @@ _METHODS = frozenset(name for name in dir(Job) if not name.startswith("_")) - {"
 
 def job_names(cells: Iterable[Cell]) -> frozenset[str]:
     """Names that stand for jobs, or for what holds them."""
-    statements = [(cell, statement) for cell in cells if cell.submitted for statement in cell.tree.body]
+    statements = [(cell, statement) for cell in cells for statement in cell.tree.body]
     names: set[str] = set()
     grown = True
     while grown:
@@ -29,10 +29,15 @@ def _bound(node: ast.AST, cell: Cell, names: Collection[str]) -> Iterator[str]:
         yield from _names_in(node.target)
     elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        if _holds_job(node.value, cell):
+        if _holds_job(node.value, cell) or _is_one_of(node.value, names):
             yield from (name for target in targets for name in _names_in(target))
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
         yield from (name for argument in node.args if _holds_job(argument, cell) for name in root_of(node.func))
+
+
+def _is_one_of(value: ast.expr, names: Collection[str]) -> bool:
+    """Whether a value is what a name stands for, or an item of it."""
+    return isinstance(value, ast.Name | ast.Subscript) and not {*root_of(value)}.isdisjoint(names)
 
 
 def _mentions(node: ast.expr, names: Collection[str]) -> bool:

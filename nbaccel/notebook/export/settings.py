@@ -12,6 +12,7 @@ from nbaccel.config import KEYS, SECTIONS, Layer, Resolved, call_layer, resolve
 from nbaccel.config.interpolate import nested
 from nbaccel.config.layers import PARAMS
 from nbaccel.config.params import names_of
+from nbaccel.config.resolve import stays_known
 from nbaccel.config.schema.key import IN_NOTEBOOKS
 from nbaccel.config.secrets import masked, without_secrets
 from nbaccel.config.structured import as_mapping, is_structured, split_config
@@ -40,7 +41,7 @@ _OF_NOTEBOOKS = frozenset(
 )
 """Keys that mean nothing to `nbaccel launch`; a seed is set by the script itself."""
 _SETTLED = frozenset({"profile"})
-"""Keys whose effect is in the other values already."""
+"""Keys whose effect is in the other values already, secrets apart."""
 
 
 def settings_of(cells: Sequence[Cell], namespace: Mapping[str, Any]) -> tuple[Resolved, list[str]]:
@@ -158,7 +159,8 @@ def as_yaml(resolved: Resolved) -> str:
     """What somebody has set, as the file that `--config_file` reads; empty if nobody has.
 
     A default that was set is there too, for it may stand above another value in a file or variable below. Secrets are
-    null, which lets their variables set them; what only notebooks need is left out.
+    null, which lets their variables set them, or absent where lower layers give them by themselves; what only notebooks
+    need is left out.
     """
     import yaml
 
@@ -176,7 +178,9 @@ def secrets_of(resolved: Resolved) -> list[str]:
 
 
 def _kept(resolved: Resolved) -> list[str]:
-    return [name for name in resolved.given() if name not in _OF_NOTEBOOKS | _SETTLED]
+    known = {name for name in resolved.given() if stays_known(resolved, name)}
+    settled = frozenset() if any(resolved.origin(name).layer == "project" for name in known) else _SETTLED
+    return [name for name in resolved.given() if name not in _OF_NOTEBOOKS | settled | known]
 
 
 def _in_force(resolved: Resolved, name: str) -> Any:

@@ -14,6 +14,7 @@ from nbaccel.config.check import checked
 from nbaccel.config.secrets import MASK, is_secret, masked
 from nbaccel.errors import ConfigError
 from nbaccel.look import Html, bold, code, in_mood, joined, quiet, told
+from nbaccel_widgets.launch_form.hidden import Hidden
 from nbaccel_widgets.launch_form.parameters import NEEDED, Field
 from nbaccel_widgets.launch_form.values import Named, WrittenError, code_of, fitting, looked_up
 
@@ -89,7 +90,8 @@ class ParameterControl(Control):
 
     def __init__(self, field: Field, namespace: Mapping[str, Any], place: str = "") -> None:
         self.field, self._namespace, self._place = field, namespace, place
-        super().__init__(field.name, _widget(field, namespace))
+        self._hidden = Hidden()
+        super().__init__(field.name, _widget(field, self._text(field)))
 
     def _meant(self, value: Any) -> Any:
         return value if self.field.kind == "text" else super()._meant(value)
@@ -103,7 +105,7 @@ class ParameterControl(Control):
         """
         was_touched = self.is_touched
         self.field, self._place = field, place
-        content = _content(field, self._namespace, self.widget)
+        content = _content(field, self._text(field), self.widget)
         self.untouched = self._meant(content)
         if not was_touched and self.is_touched:
             self.write(content)
@@ -114,7 +116,7 @@ class ParameterControl(Control):
         if isinstance(self.widget, widgets.IntText | widgets.FloatText) and not _is_plain_number(field):
             written = f"{self.name}={masked(self.name, value)!r}"
             raise ConfigError(written, "from the argument params=", "what a number field can hold: up to 2**53, finite")
-        self.write(_content(field, self._namespace, self.widget))
+        self.write(_content(field, self._text(field), self.widget))
 
     def value(self) -> Any:
         """The value that is written.
@@ -139,6 +141,15 @@ class ParameterControl(Control):
             return None
         return self._object(written) if field.kind == "object" else self._fitting(written, _hint(field))
 
+    def _text(self, field: Field) -> str:
+        """The text that stands for a field's default."""
+        if field.default is NEEDED:  # a parameter that is called as a variable of the notebook most likely means it
+            return field.name if field.kind == "object" and field.name in self._namespace else ""
+        if field.default is None:
+            return ""
+        is_object = field.kind not in ("text", "path", "whole", "number")
+        return self._hidden.code_of(field.default) if is_object else str(field.default)
+
     def _fitting(self, value: Any, hint: Any) -> Any:
         return fitting(value, hint, self.field.possible, self.name)
 
@@ -150,12 +161,13 @@ class ParameterControl(Control):
         if isinstance(found, Named):
             self._fitting(found.value, self.field.hint)
             return found  # as it is, for so the line of code passes it
-        return self._fitting(found, self.field.hint)
+        return self._fitting(self._hidden.meant(found), self.field.hint)
 
     def _as_text(self, written: str, problem: WrittenError) -> Any:
         """What is no variable and no value may be wanted as a text."""
         if self.field.hint is Any:
             raise problem
+        self._hidden.check(written)
         try:
             return self._fitting(written, self.field.hint)
         except WrittenError:
@@ -195,9 +207,9 @@ def _hint(field: Field) -> Any:
     return type(field.default) if field.hint is Any and field.default not in (NEEDED, None) else field.hint
 
 
-def _widget(field: Field, namespace: Mapping[str, Any]) -> widgets.ValueWidget:
+def _widget(field: Field, text: str) -> widgets.ValueWidget:
     looks = _looks(field.name)
-    content = _content(field, namespace)
+    content = _content(field, text)
     if field.kind == "switch":
         return widgets.Checkbox(value=content, **looks)
     if field.kind == "choice":
@@ -213,15 +225,21 @@ def _widget(field: Field, namespace: Mapping[str, Any]) -> widgets.ValueWidget:
     return make_text(value=content, placeholder=placeholder, **looks)
 
 
-def _content(field: Field, namespace: Mapping[str, Any], widget: widgets.ValueWidget | None = None) -> Any:
-    """What the widget of a field holds when it holds the default; a number's keeps what it has if it cannot."""
+def _content(field: Field, text: str, widget: widgets.ValueWidget | None = None) -> Any:
+    """What the widget of a field holds when it holds the default; a number's keeps what it has if it cannot.
+
+    Args:
+        field: the field.
+        text: what stands for the default where texts are written.
+        widget: the field's own; None: it is still to be made.
+    """
     if field.kind == "switch":
         return field.default is not NEEDED and bool(field.default)
     if field.kind == "choice":
         return next((label for label, value in field.choices if value == field.default), None)
     if isinstance(widget, widgets.IntText | widgets.FloatText):
         return field.default if _is_plain_number(field) else widget.value
-    return field.default if widget is None and _is_plain_number(field) else _text(field, namespace)
+    return field.default if widget is None and _is_plain_number(field) else text
 
 
 def _is_plain_number(field: Field) -> bool:
@@ -231,14 +249,6 @@ def _is_plain_number(field: Field) -> bool:
         return False
     kinds = int if field.kind == "whole" else int | float
     return isinstance(default, kinds) and math.isfinite(default) and abs(default) < _EXACT
-
-
-def _text(field: Field, namespace: Mapping[str, Any]) -> str:
-    if field.default is NEEDED:  # a parameter that is called as a variable of the notebook most likely means it
-        return field.name if field.kind == "object" and field.name in namespace else ""
-    if field.default is None:
-        return ""
-    return str(field.default) if field.kind in ("text", "path", "whole", "number") else code_of(field.default)
 
 
 def _looks(name: str) -> dict[str, Any]:

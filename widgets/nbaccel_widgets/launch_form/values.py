@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import enum
 import keyword
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -154,43 +154,48 @@ def _way(field: Any, name: str) -> list[str | int]:
     return alias.path if isinstance(alias, AliasPath) else [alias]
 
 
-def code_of(value: Any, name: str = "") -> str:
+def _asterisks(_: Any) -> str:
+    return MASK
+
+
+def code_of(value: Any, name: str = "", hide: Callable[[Any], str] = _asterisks) -> str:
     """The code that makes a value; of one that has no such code, its `repr`.
 
     Args:
         value: the value.
         name: what it is for; asterisks stand for a secret, at any depth.
+        hide: what stands for a secret instead.
     """
     if isinstance(value, Named):
         return value.name
     if value is not None and is_secret(name):
-        return repr(MASK)
+        return repr(hide(value))
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, Path):
         return f"Path({str(value)!r})"
     if isinstance(value, dict):
-        items = (f"{code_of(key)}: {code_of(inner, f'{name}.{key}')}" for key, inner in value.items())
+        items = (f"{code_of(key)}: {code_of(inner, f'{name}.{key}', hide)}" for key, inner in value.items())
         return f"{{{', '.join(items)}}}"
     if type(value) in (list, tuple):
-        inner = ", ".join(code_of(item, name) for item in value)
+        inner = ", ".join(code_of(item, name, hide) for item in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
     parts = _parts(value)
     if parts is not None:
-        return f"{type(value).__name__}({', '.join(_passed(_arguments(type(value), parts), name))})"
+        return f"{type(value).__name__}({', '.join(_passed(_arguments(type(value), parts), name, hide))})"
     return repr(value)
 
 
-def _passed(arguments: Mapping[str, Any], name: str) -> Iterator[str]:
+def _passed(arguments: Mapping[str, Any], name: str, hide: Callable[[Any], str]) -> Iterator[str]:
     """Arguments as a call has them."""
     others = {}
     for key, value in arguments.items():
         if key.isidentifier() and not keyword.iskeyword(key):
-            yield f"{key}={code_of(value, f'{name}.{key}')}"
+            yield f"{key}={code_of(value, f'{name}.{key}', hide)}"
         else:
             others[key] = value
     if others:
-        yield f"**{code_of(others, name)}"
+        yield f"**{code_of(others, name, hide)}"
 
 
 def _parts(value: Any) -> Mapping[str, Any] | None:
