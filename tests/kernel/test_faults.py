@@ -361,6 +361,7 @@ def test_the_data_of_a_failed_run_is_let_go(kernel: Kernel) -> None:
     assert kernel.value(f"[link for link in {links} if 'memfd' in link]") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interpreter", "words"),
     [

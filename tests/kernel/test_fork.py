@@ -17,6 +17,7 @@ def test_workers_have_the_kernels_names_and_modules(fresh_kernel: Kernel) -> Non
     assert answer.text().startswith("5 <unlocked _thread.lock")
 
 
+@pytest.mark.slow
 def test_plots_displays_and_errors_are_as_with_other_workers(fresh_kernel: Kernel) -> None:
     fresh_kernel.ok("%load_ext nbaccel\n%matplotlib inline\nimport matplotlib.pyplot as plt")
     answer = fresh_kernel.ok(
@@ -39,6 +40,7 @@ def test_threads_of_torch_in_the_kernel_do_no_harm(fresh_kernel: Kernel) -> None
     ) == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_copy_that_hangs_is_told_before_the_launch(fresh_kernel: Kernel) -> None:
     fresh_kernel.ok("import nbaccel, os, time, torch\nos.register_at_fork(after_in_child=lambda: time.sleep(60))")
     error = fresh_kernel.run("nbaccel.notebook_launcher(print, num_processes=2, start_method='fork')").error

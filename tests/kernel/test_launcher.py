@@ -173,6 +173,7 @@ def test_an_explicit_seed_wins(kernel: Kernel) -> None:
     assert first == second == kernel.value("(torch.manual_seed(5), draw())[1]")
 
 
+@pytest.mark.slow
 def test_unseeded_launches_never_repeat_the_zygotes_numbers(fresh_kernel: Kernel) -> None:
     fresh_kernel.ok(
         "import nbaccel\ndef draw():\n    import numpy, torch\n    return float(torch.rand(())), float(numpy.random.rand())"
@@ -230,6 +231,7 @@ def test_the_kernel_is_as_it_was(kernel: Kernel) -> None:
     assert kernel.value("[a == b for a, b in zip(before, after)]") == [True] * 5
 
 
+@pytest.mark.slow
 def test_a_gigabyte_reaches_two_workers(kernel: Kernel) -> None:
     kernel.ok("import numpy as np\nbig = np.ones(1 << 30, np.uint8)\ndef total(): return int(big[::4096].sum())")
     assert kernel.value("notebook_launcher(total, num_processes=2, return_all=True)") == [1 << 18] * 2
