@@ -29,19 +29,23 @@ def has_interpolation(value: object) -> bool:
     return isinstance(value, list | tuple) and any(map(has_interpolation, value))
 
 
-def _open_ones(winners: Mapping[str, Setting]) -> dict[str, Setting]:
+def open_settings(winners: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The winning settings that hold interpolations."""
     return {name: held for name, held in winners.items() if name not in _LITERAL and has_interpolation(held.value)}
 
 
-def port_for(winners: Mapping[str, Setting]) -> int | None:
-    """A free port of this machine if a setting names `${free_port}`, else None."""
-    return _free_port() if _mentions(_open_ones(winners), _FREE_PORT) else None
+def port_for(open_ones: Mapping[str, Setting]) -> int | None:
+    """A free port of this machine if one of these settings names `${free_port}`, else None."""
+    return _free_port() if _mentions(open_ones, _FREE_PORT) else None
 
 
-def interpolated(winners: Mapping[str, Setting], run_dir: str, free_port: int | None) -> dict[str, Any]:
+def interpolated(
+    open_ones: Mapping[str, Setting], winners: Mapping[str, Setting], run_dir: str, free_port: int | None
+) -> dict[str, Any]:
     """The values of the keys that hold interpolations, filled in.
 
     Args:
+        open_ones: their settings.
         winners: the winning setting of each key.
         run_dir: what `${run_dir}` stands for where the configuration does not say.
         free_port: what `${free_port}` stands for.
@@ -50,7 +54,6 @@ def interpolated(winners: Mapping[str, Setting], run_dir: str, free_port: int | 
         MissingExtraError: OmegaConf is not installed.
         ConfigError: a name in it does not exist, or it leads back to itself.
     """
-    open_ones = _open_ones(winners)
     if not open_ones:
         return {}
     first, setting = next(iter(open_ones.items()))

@@ -105,13 +105,8 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
 def _fitting(name: str, value: Any, hints: Mapping[str, Any], resolved: Resolved) -> Any:
     if name not in hints:
         return as_params(value) if isinstance(value, Mapping) else value
-    hint: Any = hints[name]
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=_ARBITRARY)
-    except PydanticUserError:  # a model brings a configuration of its own; a dataclass takes one that stands around it
-        adapter = TypeAdapter(Optional[hint], config=_ARBITRARY)  # noqa: UP045 - not every annotation knows `|`
-    try:
-        return adapter.validate_python(value)
+        return adapter_of(hints[name]).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         inner = ".".join([PARAMS, name, *map(str, first["loc"])])
@@ -123,7 +118,13 @@ def _fitting(name: str, value: Any, hints: Mapping[str, Any], resolved: Resolved
         ) from None
 
 
-_ARBITRARY = ConfigDict(arbitrary_types_allowed=True)
+def adapter_of(hint: Any) -> TypeAdapter[Any]:
+    """What checks and converts values for an annotation, of whose types pydantic need not know all."""
+    config = ConfigDict(arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(hint, config=config)
+    except PydanticUserError:  # a model brings a configuration of its own; a dataclass takes one that stands around it
+        return TypeAdapter(Optional[hint], config=config)  # noqa: UP045 - not every annotation knows `|`
 
 
 def _place(key: str, resolved: Resolved) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nbaccel.config.explain import Explanation, explanation
 from nbaccel.config.files.legacy import Note
-from nbaccel.config.interpolate import interpolated, nested, port_for
+from nbaccel.config.interpolate import interpolated, nested, open_settings, port_for
 from nbaccel.config.layers import PARAMS, Layer, Setting
 from nbaccel.config.notebook import NOTEBOOK
 from nbaccel.config.reconcile import reconciled
@@ -227,8 +227,9 @@ def _made(chain: Chain, once: Once) -> Resolved:
         if setting.layer != "default" and not _means_default(name, setting)
     }
     run_dir = _run_dir(values, once.run)
-    free_port = once.free_port or port_for(winners)
-    values |= interpolated(winners, run_dir, free_port)
+    open_ones = open_settings(winners)
+    free_port = once.free_port or port_for(open_ones)
+    values |= interpolated(open_ones, winners, run_dir, free_port)
     try:
         config = RunConfig.model_validate(nested(values))
     except ValidationError as error:

@@ -15,15 +15,9 @@ def amd_gpus(environ: Mapping[str, str], root: Path) -> tuple[Gpu, ...]:
     ROCR_VISIBLE_DEVICES chooses among all; among these HIP_VISIBLE_DEVICES, or else CUDA_VISIBLE_DEVICES.
     https://rocm.docs.amd.com/en/latest/conceptual/gpu-isolation.html
     """
-    cards = cards_of_kfd(root)
-    if "ROCR_VISIBLE_DEVICES" in environ:
-        cards = [Card()] * len(visible_gpus(cards, _chosen_by("ROCR_VISIBLE_DEVICES", environ)))
+    cards = [Card()] * len(visible_gpus(cards_of_kfd(root), environ, "ROCR_VISIBLE_DEVICES"))
     name = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
-    return visible_gpus(cards, _chosen_by(name, environ) if name in environ else {})
-
-
-def _chosen_by(name: str, environ: Mapping[str, str]) -> Mapping[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": environ[name]}
+    return visible_gpus(cards, environ, name)
 
 
 def cards_of_kfd(root: Path) -> Sequence[Card]:

@@ -98,8 +98,10 @@ def cards_of_files(root: Path) -> Sequence[Card]:
     return cards
 
 
-def visible_gpus(cards: Sequence[Card], environ: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order, by CUDA's rules.
+def visible_gpus(
+    cards: Sequence[Card], environ: Mapping[str, str], variable: str = "CUDA_VISIBLE_DEVICES"
+) -> tuple[Gpu, ...]:
+    """The GPUs that a variable leaves, in its order, by CUDA's rules.
 
     The list ends at the first entry that names no GPU or is of another kind than the first (index, UUID, MIG slice);
     a GPU that is named twice leaves none.
@@ -107,7 +109,7 @@ def visible_gpus(cards: Sequence[Card], environ: Mapping[str, str]) -> tuple[Gpu
     """
     if not cards:
         return ()
-    written = environ.get("CUDA_VISIBLE_DEVICES")
+    written = environ.get(variable)
     entries = [str(index) for index in range(len(cards))] if written is None else written.split(",")
     found = list(_look_up([entry.strip() for entry in entries], cards, _order_is_known(cards, environ)))
     if len({visible_id for visible_id, _ in found}) < len(found):

@@ -8,12 +8,13 @@ import enum
 import keyword
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import SchemaError
 
+from nbaccel.config.params import adapter_of
 from nbaccel.config.secrets import MASK, is_secret
 from nbaccel.errors import nearest
 
@@ -79,7 +80,7 @@ def fitting(value: Any, hint: Any, possible: str, name: str = "") -> Any:
     if hint is Any:
         return value
     try:
-        found = _adapter(hint).validate_python(value)
+        found = adapter_of(hint).validate_python(value)
     except ValidationError as error:
         reason = _reason(error) if isinstance(value, dict) and error.errors()[0]["loc"] else ""
         raise WrittenError(reason or f"{_shown(value, name)} is not valid. Possible: {possible}") from None
@@ -89,14 +90,6 @@ def fitting(value: Any, hint: Any, possible: str, name: str = "") -> Any:
         raise WrittenError(_told(error)) from None
     # an Iterable is checked while it is read, by something that cannot travel
     return value if isinstance(found, Iterator) else found
-
-
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    config = ConfigDict(arbitrary_types_allowed=True)
-    try:
-        return TypeAdapter(hint, config=config)
-    except PydanticUserError:  # a model brings a configuration of its own; a dataclass takes one from what is around it
-        return TypeAdapter(Optional[hint], config=config)  # noqa: UP045 - not every annotation knows `|`
 
 
 def _reason(error: ValidationError) -> str:
