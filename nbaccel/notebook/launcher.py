@@ -238,6 +238,8 @@ def filled_in_session(
         ConfigError: a parameter does not fit the annotation.
     """
     names = names_of(function)
+    if not names:
+        return kwargs
     open_ones = [name for name in names if name not in resolved.config.params]
     own = params_layer(open_ones, {**resolved.dotenv, **os.environ})
     if own:

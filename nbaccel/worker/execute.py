@@ -49,7 +49,7 @@ class Executor:
         with _failure_told(message):
             (function, args, kwargs, names), arrived = self._unpack(message.parcel, message.keep)
             self._bind(names, message.keep)
-            self._note_before(arrived=True)
+            self._note_arrived()
             with self.gate.user_code():
                 value = self._called(function, args, kwargs)
                 self.shell.events.trigger("post_execute")  # draws the figures that are still open
@@ -62,7 +62,7 @@ class Executor:
         with _failure_told(message):
             names, arrived = self._unpack(message.parcel, message.keep)
             self._bind(names, message.keep)
-            self._note_before(arrived=True)
+            self._note_arrived()
             self.shell.execution_count = message.execution_count
             with self.gate.user_code():
                 result = self.shell.run_cell(message.source, store_history=False)
@@ -85,8 +85,7 @@ class Executor:
             raise
 
     def _unpack(self, parcel: Parcel, keep: frozenset[str]) -> tuple[Any, Arrived]:
-        self._note_before(arrived=False)
-        self.has_quit = False
+        self._before, self.arrived, self.has_quit = self._identities(), False, False
         value, companions = decode(parcel, self.shell.user_ns)
         self._bind(companions.definitions, keep)
         return value, Arrived(companions)
@@ -101,8 +100,8 @@ class Executor:
         bound = tuple(name for name, identity in after.items() if self._before.get(name) != identity)
         return bound, tuple(self._before.keys() - after.keys())
 
-    def _note_before(self, *, arrived: bool) -> None:
-        self._before, self.arrived = self._identities(), arrived
+    def _note_arrived(self) -> None:
+        self._before, self.arrived = self._identities(), True
         self._held = [value for value in self.shell.user_ns.values() if type(value) in _HELD and not _is_long(value)]
 
     def _identities(self) -> dict[str, int]:
